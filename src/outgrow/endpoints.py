@@ -1,0 +1,136 @@
+"""WHERE everything is now, with an epoch: the document that joins the two halves.
+
+The fleet publishes it (endpoints.json, replaced atomically, never holding a secret); every
+application process reads it. Without a fleet the same document is derived from the URLs in
+outgrow.toml, so a team with managed servers uses the library alone.
+
+    OUTGROW_ENDPOINTS=path  ->  read(path)
+    otherwise outgrow.toml  ->  from_topology(parse(...))       (see `discover`)
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from outgrow.errors import Misuse, StateUnreadable
+
+VERSION = 1
+
+T = TypeVar("T")
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One database server. The URL carries no password."""
+
+    name: str
+    url: str
+    role: Literal["primary", "replica"] = "primary"
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """One partition of the data: a primary and its replicas."""
+
+    name: str
+    nodes: tuple[Node, ...]
+
+
+class Database(msgspec.Struct, frozen=True):
+    """The database tier. `pool` is connections per process and node; times in seconds."""
+
+    engine: Literal["sqlite", "postgres"]
+    shards: tuple[Shard, ...]
+    pool: int = 10
+    statement_timeout_s: float = 30.0
+    checkout_timeout_s: float = 5.0
+    durability: Literal["full", "normal"] = "full"
+
+
+class Cache(msgspec.Struct, frozen=True):
+    """The cache tier."""
+
+    engine: Literal["memory", "off"] = "memory"
+    entries_max: int = 10_000
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """The queue tier. `workers` is how many messages one process works on at once; 0 is none."""
+
+    engine: Literal["database"] = "database"
+    workers: int = 4
+
+
+class Telemetry(msgspec.Struct, frozen=True):
+    """What a process tells of itself, and to whom."""
+
+    metrics: Literal["local", "public", "off"] = "local"
+    access_log: bool = True
+    otlp_endpoint: str | None = None
+    trace_sample: float = 0.01
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole document. A higher epoch replaces a lower one."""
+
+    version: int = VERSION
+    epoch: int = 1
+    application: str
+    stage: str
+    consistency: str = "session"
+    database: Database
+    cache: Cache = Cache()
+    queue: Queue = Queue()
+    telemetry: Telemetry = Telemetry()
+    secrets_file: str | None = None
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What must not be in the document: kept in a file of mode 0600 or taken from the environment.
+
+    `application` is hex, at least 32 bytes: every signing key is derived from it.
+    `passwords` maps a database node's name ("*" for any) to its password.
+    """
+
+    application: str
+    passwords: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
+
+def read(path: str | os.PathLike[str]) -> Endpoints:
+    """The document at `path`. Raises StateUnreadable when it is damaged, Misuse when it is missing."""
+    return _decode(path, Endpoints)
+
+
+def read_secrets(path: str | os.PathLike[str]) -> Secrets:
+    """The secrets at `path`. Raises like `read`."""
+    return _decode(path, Secrets)
+
+
+def write(path: str | os.PathLike[str], document: Endpoints | Secrets) -> None:
+    """Replace the file at `path` atomically, readable by its owner alone."""
+    target = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(document), indent=2))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _decode(path: str | os.PathLike[str], kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=kind)
+    except FileNotFoundError:
+        raise Misuse(f"{path} does not exist", hint="start the fleet with `outgrow up`") from None
+    except (msgspec.DecodeError, OSError) as error:
+        raise StateUnreadable(f"{path} cannot be read: {error}", hint="`outgrow down`, then `outgrow up`") from error

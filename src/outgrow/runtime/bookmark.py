@@ -1,0 +1,203 @@
+"""The consistency token: what a session has written or seen, on every tier.
+
+Known elsewhere as session token (Cosmos DB), bookmark (Neo4j, Cloudflare D1), TXID (LiteFS) or
+ticket (FlightTracker, OSDI '20). The guarantees that it carries are those of Terry et al. 1994.
+
+A token is base64url without padding of
+
+    version  key id  issued (seconds)  shards  { name  timeline  offset }  tags  { hash  position }  mac
+    1 byte   1 byte  varint            varint    str   varint    varint    varint  8 B    2 varints  16 B
+
+signed with HMAC-SHA256 cut to 16 bytes. Tags age out first when it would pass 512 bytes.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import hmac
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+VERSION = 1
+TOKEN_BYTES_MAX = 512
+MAC_BYTES = 16
+TAG_LIFETIME_S = 5.0
+"""How long a session keeps the tags that it wrote: longer than any invalidation is under way."""
+
+
+class Position(NamedTuple):
+    """A point in one shard's history: (timeline, LSN) on PostgreSQL, (timeline, commit counter) on SQLite.
+
+    Compared as a tuple, so a later timeline is later. SQLite starts at timeline 0, PostgreSQL at 1.
+    """
+
+    timeline: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.timeline}/{self.offset:X}"
+
+
+ZERO = Position(0, 0)
+
+
+def tag_hash(tag: str) -> int:
+    """The 64 bits by which a bookmark remembers a tag."""
+    return int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=8).digest(), "little")
+
+
+class Bookmark:
+    """Mutable while a request runs; merging takes the pointwise maximum.
+
+    `changed` tells whether it holds anything that the caller's token did not.
+    """
+
+    __slots__ = ("changed", "positions", "tags")
+
+    def __init__(self) -> None:
+        self.positions: dict[str, Position] = {}
+        self.tags: dict[int, tuple[Position, float]] = {}
+        self.changed = False
+
+    def position(self, shard: str) -> Position | None:
+        """What must at least be visible on this shard, or None when the session has no demand."""
+        return self.positions.get(shard)
+
+    def raise_to(self, shard: str, position: Position, tags: Iterable[str] = ()) -> None:
+        """Note that this session has written or seen `position`; `tags` are what it wrote."""
+        held = self.positions.get(shard)
+        if held is None or held < position:
+            self.positions[shard] = position
+            self.changed = True
+        deadline = 0.0
+        for tag in tags:
+            deadline = deadline or time.time() + TAG_LIFETIME_S
+            self.tags[tag_hash(tag)] = (position, deadline)
+            self.changed = True
+
+    def tag_floor(self, tag: str) -> Position | None:
+        """The position of this session's own latest write to `tag`, while it is fresh."""
+        if not self.tags:
+            return None
+        held = self.tags.get(tag_hash(tag))
+        return held[0] if held is not None and held[1] > time.time() else None
+
+    def merge(self, other: Bookmark) -> None:
+        """Take over whatever the other knows better."""
+        for shard, position in other.positions.items():
+            held = self.positions.get(shard)
+            if held is None or held < position:
+                self.positions[shard] = position
+                self.changed = True
+        for tag, (position, deadline) in other.tags.items():
+            mine = self.tags.get(tag)
+            if mine is None or mine[0] < position:
+                self.tags[tag] = (position, deadline)
+                self.changed = True
+
+
+class Signer:
+    """Makes tokens and reads them back. Several keys are accepted, the newest one signs.
+
+    `keys` maps a key id (0 to 255) to at least 16 bytes. A token that is malformed, forged, signed
+    by an unknown key or older than `lifetime_s` is no token: `decode` returns None and the session
+    starts without demands, which is safe for it and useless to a forger.
+    """
+
+    def __init__(self, keys: Mapping[int, bytes], *, lifetime_s: float = 3600.0) -> None:
+        self._keys = dict(keys)
+        self._newest = max(keys)
+        self._lifetime_s = lifetime_s
+
+    def encode(self, bookmark: Bookmark, *, now: float | None = None) -> str:
+        """The token: at most 512 bytes; the oldest tags, then nothing else, are left out to fit."""
+        moment = time.time() if now is None else now
+        tags = sorted(
+            (entry for entry in bookmark.tags.items() if entry[1][1] > moment), key=lambda entry: -entry[1][1]
+        )
+        while True:
+            body = self._pack(bookmark.positions, tags, int(moment))
+            token = urlsafe_b64encode(body + self._mac(self._newest, body)).rstrip(b"=")
+            if len(token) <= TOKEN_BYTES_MAX or not tags:
+                return token.decode()
+            tags = tags[: len(tags) * 3 // 4]
+
+    def decode(self, token: str, *, now: float | None = None) -> Bookmark | None:
+        """The bookmark inside a token, or None when the token proves nothing."""
+        if not token or len(token) > 2 * TOKEN_BYTES_MAX:
+            return None
+        try:
+            raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            body, mac = raw[:-MAC_BYTES], raw[-MAC_BYTES:]
+            if body[0] != VERSION or body[1] not in self._keys:
+                return None
+            if not hmac.compare_digest(mac, self._mac(body[1], body)):
+                return None
+            return self._unpack(body, time.time() if now is None else now)
+        except (ValueError, IndexError, binascii.Error):
+            return None
+
+    def _mac(self, key: int, body: bytes) -> bytes:
+        return hmac.digest(self._keys[key], body, "sha256")[:MAC_BYTES]
+
+    def _pack(
+        self, positions: Mapping[str, Position], tags: list[tuple[int, tuple[Position, float]]], issued: int
+    ) -> bytes:
+        out = bytearray((VERSION, self._newest))
+        _put(out, issued)
+        _put(out, len(positions))
+        for shard, position in positions.items():
+            name = shard.encode()
+            _put(out, len(name))
+            out += name
+            _put(out, position.timeline)
+            _put(out, position.offset)
+        _put(out, len(tags))
+        for tag, (position, _) in tags:
+            out += tag.to_bytes(8, "little")
+            _put(out, position.timeline)
+            _put(out, position.offset)
+        return bytes(out)
+
+    def _unpack(self, body: bytes, now: float) -> Bookmark | None:
+        issued, at = _take(body, 2)
+        if now - issued > self._lifetime_s:
+            return None
+        bookmark = Bookmark()
+        count, at = _take(body, at)
+        for _ in range(count):
+            length, at = _take(body, at)
+            shard, at = body[at : at + length].decode(), at + length
+            timeline, at = _take(body, at)
+            offset, at = _take(body, at)
+            bookmark.positions[shard] = Position(timeline, offset)
+        count, at = _take(body, at)
+        deadline = issued + TAG_LIFETIME_S
+        for _ in range(count):
+            tag, at = int.from_bytes(body[at : at + 8], "little"), at + 8
+            timeline, at = _take(body, at)
+            offset, at = _take(body, at)
+            if deadline > now:
+                bookmark.tags[tag] = (Position(timeline, offset), deadline)
+        return bookmark
+
+
+def _put(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _take(body: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = body[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7

@@ -1,0 +1,135 @@
+"""og.db: read and write blocks, routed to the right node of the right shard.
+
+    key ─► shard ─► node fresh enough for the caller's bookmark ─► block
+
+This version has one shard with one primary, so every choice is the primary; `key=` and `level=`
+are checked and ready for the stages that add replicas and shards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, get_args
+
+from outgrow import endpoints
+from outgrow.errors import Misuse
+from outgrow.runtime.bookmark import Position
+from outgrow.runtime.database.routing import Level, merge
+from outgrow.runtime.database.staging import Staging
+from outgrow.runtime.database.unit import Node, Read, Row, Write
+from outgrow.runtime.events import Events
+from outgrow.runtime.ids import Ids
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
+
+LEVELS: frozenset[str] = frozenset(get_args(Level))
+
+
+class Server(Node, Protocol):
+    """A node with its life cycle: what sqlite.py and postgres.py provide."""
+
+    position: Position
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    async def check(self) -> str: ...
+    def figures(self) -> dict[str, int]: ...
+
+
+class Database:
+    """The database tier. Opened and closed by Outgrow."""
+
+    def __init__(
+        self,
+        settings: endpoints.Database,
+        *,
+        passwords: Mapping[str, str],
+        events: Events,
+        ids: Ids,
+        headers: Callable[[], str],
+    ) -> None:
+        if len(settings.shards) != 1 or len(settings.shards[0].nodes) != 1:
+            raise Misuse(
+                "this version works with one database server", hint="replicas and shards come with stages 5 and 11"
+            )
+        self.engine = settings.engine
+        self._events = events
+        self._staging = Staging(ids, headers)
+        self._shard = settings.shards[0].name
+        node = settings.shards[0].nodes[0]
+        self._primary = connect(settings, node, passwords.get(node.name, passwords.get("*")), events)
+
+    @property
+    def position(self) -> Position:
+        """The newest position known to this process. A read on the primary that starts now sees it."""
+        return self._primary.position
+
+    async def open(self) -> None:
+        """Connect. Raises Unavailable when the server cannot be reached within the checkout timeout."""
+        await self._primary.open()
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        await self._primary.close()
+
+    def read(self, key: object = None, *, level: Level | None = None, snapshot: bool = False) -> Read:
+        """A block that reads from one node, fresh enough for this caller, and cannot write.
+
+        `key` is the shard key; `level` how fresh ("strong", "session" or "eventual"; the default is
+        the application's); with `snapshot` all its statements see one moment.
+        """
+        if level is not None and level not in LEVELS:
+            raise Misuse(f"level={level!r} is no consistency level", hint=f"one of: {', '.join(sorted(LEVELS))}")
+        return Read(self._primary, self._events, snapshot)
+
+    def write(self, key: object = None) -> Write:
+        """A block that is one transaction on the primary: leaving it commits, an exception rolls back."""
+        return Write(self._primary, self._events, self._shard, self._staging)
+
+    async def scatter(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        order_by: tuple[str, str] | None = None,
+        limit: int | None = None,
+        level: Level | None = None,
+    ) -> Sequence[Row]:
+        """Run a query on every shard and merge the answers; on one shard it is the plain query.
+
+        `order_by` is a column of the result and "asc" or "desc", by which each shard's answer must
+        be ordered already; `limit` applies to the merged rows.
+        """
+        answers = await asyncio.gather(
+            *(self._all(node, statement, parameters or {}, level) for node in (self._primary,))
+        )
+        return merge(answers, order_by, limit)
+
+    async def check(self) -> str:
+        """For the deep health check: what answered. Raises DatabaseError when nothing does."""
+        return await self._primary.check()
+
+    def figures(self) -> dict[str, dict[str, int]]:
+        """Connections of each node by state."""
+        return {self._primary.name: self._primary.figures()}
+
+    async def _all(
+        self, node: Server, statement: Executable, parameters: Mapping[str, Any], level: Level | None
+    ) -> list[Row]:
+        async with self.read(level=level) as tx:
+            return await tx.all(statement, **parameters)
+
+
+def connect(settings: endpoints.Database, node: endpoints.Node, password: str | None, events: Events) -> Server:
+    """The driver for a node. Imported here, so that an application loads only what it uses."""
+    if settings.engine == "sqlite":
+        from outgrow.runtime.database.sqlite import SQLite
+
+        return SQLite(node, settings, password, events)
+    try:
+        from outgrow.runtime.database.postgres import Postgres
+    except ModuleNotFoundError as error:
+        raise Misuse("PostgreSQL needs a driver", hint="pip install 'outgrow[postgres]'") from error
+    return Postgres(node, settings, password, events)

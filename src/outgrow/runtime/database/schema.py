@@ -1,0 +1,54 @@
+"""The tables that Outgrow itself keeps in the application's database."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text, text
+
+metadata = MetaData()
+
+outbox = Table(
+    "outgrow_outbox",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("topic", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("headers", Text, nullable=False, server_default=text("'{}'")),
+    Column("dedupe", Text),
+    Column("state", Text, nullable=False, server_default=text("'ready'")),
+    Column("available_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("leased_until", BigInteger),
+    Column("lease", Text),
+    Column("error", Text),
+    Column("created_at", BigInteger, nullable=False),
+    comment="messages of the transactions that have committed; times are Unix milliseconds",
+)
+
+# What a claim looks for, in its order; dead messages are not in it, so they cost it nothing.
+outbox_ready = Index(
+    "outgrow_outbox_ready",
+    outbox.c.topic,
+    outbox.c.available_at,
+    outbox.c.id,
+    postgresql_where=text("state = 'ready'"),
+    sqlite_where=text("state = 'ready'"),
+)
+outbox_dedupe = Index(
+    "outgrow_outbox_dedupe",
+    outbox.c.topic,
+    outbox.c.dedupe,
+    unique=True,
+    postgresql_where=text("dedupe is not null and state = 'ready'"),
+    sqlite_where=text("dedupe is not null and state = 'ready'"),
+)
+
+sqlite_metadata = MetaData()
+
+position = Table(
+    "outgrow_position",
+    sqlite_metadata,
+    Column("one", SmallInteger, primary_key=True, autoincrement=False),
+    Column("timeline", BigInteger, nullable=False),
+    Column("commits", BigInteger, nullable=False),
+    comment="one row: how many transactions have committed; SQLite's stand-in for PostgreSQL's LSN",
+)

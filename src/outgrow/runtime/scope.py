@@ -1,0 +1,78 @@
+"""What is true of the request, job or script that is running now.
+
+The middleware opens a Scope for each request and the worker for each message; the tiers read and
+raise its bookmark. Outside of both there is none, and every tier works without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
+
+from outgrow.runtime.bookmark import Bookmark, Position
+
+
+class Span(NamedTuple):
+    """One timed part of a request. Times are time.perf_counter() seconds."""
+
+    name: str
+    started: float
+    ended: float
+    attributes: dict[str, str | int | float | bool]
+
+
+class Scope:
+    """The context of one request or message.
+
+    `trace_id` (32 hex digits) and `span_id` (16) follow W3C Trace Context; `parent_id` is the
+    caller's span. `spans` is a list while this request is recorded, else None: nothing is kept.
+    `local` is for parts of the runtime that remember something for one request only.
+    """
+
+    __slots__ = ("bookmark", "local", "parent_id", "sampled", "span_id", "spans", "trace_id", "wrote")
+
+    def __init__(
+        self,
+        bookmark: Bookmark | None = None,
+        *,
+        trace_id: str = "",
+        span_id: str = "",
+        parent_id: str = "",
+        sampled: bool = False,
+    ) -> None:
+        self.bookmark = bookmark if bookmark is not None else Bookmark()
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.sampled = sampled
+        self.spans: list[Span] | None = [] if sampled else None
+        self.wrote = False
+        self.local: dict[Any, Any] | None = None
+
+
+class Message(NamedTuple):
+    """A message staged in a transaction: stored if and only if that transaction commits."""
+
+    topic: str
+    body: bytes
+    delay_s: float = 0.0
+    key: str | None = None
+    """Two undelivered messages of one topic with the same key are one."""
+
+
+class UnitOfWork(Protocol):
+    """The open write block, as the other tiers see it."""
+
+    def stage(self, message: Message) -> None:
+        """Store the message with this transaction."""
+
+    def after_commit(self, effect: Callable[[Position], None], tags: tuple[str, ...] = ()) -> None:
+        """Call `effect` with the commit's position once COMMIT has returned, never otherwise.
+
+        `tags` join the session's bookmark as written by it. An effect must not raise or block.
+        """
+
+
+current: ContextVar[Scope | None] = ContextVar("outgrow_scope", default=None)
+unit_of_work: ContextVar[UnitOfWork | None] = ContextVar("outgrow_unit_of_work", default=None)

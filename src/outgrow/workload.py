@@ -1,0 +1,83 @@
+"""WHAT must run: programs, their files, sockets, probes and limits.
+
+Engines produce workloads; the supervisor runs them on this machine, and the Kubernetes renderer
+will turn the same value into manifests. A workload knows nothing of the server it describes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file that must exist, with exactly this text and mode, before the program starts."""
+
+    path: str
+    text: str
+    mode: int = 0o644
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A TCP address on this machine."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """When a service counts as ready.
+
+    http: a GET of `path` at `address` answers 2xx.  tcp: a connection is accepted.
+    command: `argv` exits with 0.
+    """
+
+    kind: Literal["http", "tcp", "command"]
+    address: Address | None = None
+    path: str = "/health"
+    argv: tuple[str, ...] = ()
+    interval_s: float = 0.05
+    timeout_s: float = 30.0
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """Restart with doubling back-off; give up after `limit` deaths within `window_s`."""
+
+    first_delay_s: float = 0.1
+    delay_max_s: float = 10.0
+    limit: int = 8
+    window_s: float = 60.0
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """How to end it: this signal, then SIGKILL after `grace_s`."""
+
+    signal: Literal["TERM", "INT", "QUIT"] = "TERM"
+    grace_s: float = 10.0
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """One program to run.
+
+    A `job` must exit with 0 before anything that comes after it starts; a `service` must become
+    ready and is kept alive. `listen` sockets are opened by the supervisor and inherited (as in
+    systemd's LISTEN_FDS: descriptors from 3 on, count in the environment), so a restart refuses no
+    connection. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    kind: Literal["service", "job"] = "service"
+    environment: dict[str, str] = {}
+    files: tuple[File, ...] = ()
+    directory: str | None = None
+    listen: tuple[Address, ...] = ()
+    after: tuple[str, ...] = ()
+    readiness: Probe | None = None
+    restart: Restart = Restart()
+    stop: Stop = Stop()
+    unprivileged: bool = False
