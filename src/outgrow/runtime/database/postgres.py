@@ -247,14 +247,18 @@ class Postgres:
         if self._closing:
             await asyncio.wait(self._closing, timeout=CONNECT_TIMEOUT_S)
 
-    async def acquire(self) -> Connection:
-        """A connection. Raises Unavailable when none can be had within database.checkout_timeout."""
+    def take(self) -> Connection | None:
+        """An idle connection, at once."""
         while self._free:
             connection = self._free.pop()
             if not connection.raw.is_closed():
                 return connection
             self._discard(connection)
-        return await self._wait_or_connect()
+        return None
+
+    async def acquire(self) -> Connection:
+        """A connection. Raises Unavailable when none can be had within database.checkout_timeout."""
+        return self.take() or await self._wait_or_connect()
 
     async def acquire_writer(self) -> Connection:
         """The same: a write block's BEGIN READ WRITE lifts the read-only default."""
@@ -476,11 +480,15 @@ def _translate(error: Exception, label: str, node: str, timeout_s: float) -> err
         )
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return errors.Conflict(f"{label}: the schema has changed meanwhile", node=node)
-    if isinstance(error, asyncpg.DataError) and not state:
-        return errors.DatabaseError(f"{text} (an argument of the wrong type)", node=node)
-    if state in _NOT_SERVING or state.startswith("08") or isinstance(error, _CONNECTION_LOST):
+    if state in _NOT_SERVING or state.startswith("08") or _lost(error):
         return errors.Unavailable(f"{label}: the connection was lost ({error})", node=node)
     return errors.DatabaseError(text, node=node)
+
+
+def _lost(error: Exception) -> bool:
+    if isinstance(error, asyncpg.InterfaceError):  # also raised for a wrong argument
+        return "closed" in str(error)
+    return isinstance(error, _CONNECTION_LOST)
 
 
 def _integrity(error: Exception, state: str, text: str, node: str) -> errors.IntegrityError:

@@ -272,10 +272,18 @@ class SQLite:
                 self._close(connection)
             self._readers, self._writer, self._threads = [], None, None
 
+    def take(self) -> Connection | None:
+        """An idle reader, at once."""
+        if not self._readers:
+            return None
+        self._readers_out += 1
+        return self._readers.pop()
+
     async def acquire(self) -> Connection:
         """A reader, refused every write by SQLite itself."""
+        connection = self._connect(writer=False)
         self._readers_out += 1
-        return self._readers.pop() if self._readers else self._connect(writer=False)
+        return connection
 
     async def acquire_writer(self) -> Connection:
         """The writer, in turn. Raises Unavailable when its turn does not come in time."""
@@ -325,7 +333,7 @@ class SQLite:
 
     async def check(self) -> str:
         """For the deep health check. Raises DatabaseError when the file cannot be read."""
-        connection = await self.acquire()
+        connection = self.take() or await self.acquire()
         try:
             connection.raw.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         except sqlite3.Error as error:

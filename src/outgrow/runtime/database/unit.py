@@ -11,7 +11,7 @@ so, SQLite does not) unless a savepoint caught it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Token
 from time import perf_counter
@@ -23,7 +23,7 @@ from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.database.staging import PUT_ONCE, Staging
 from outgrow.runtime.events import Events
-from outgrow.runtime.scope import Message, Span
+from outgrow.runtime.scope import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,6 +59,7 @@ class Node(Protocol):
     engine: str
     compiler: Compiler
 
+    def take(self) -> Connection | None: ...
     async def acquire(self) -> Connection: ...
     async def acquire_writer(self) -> Connection: ...
     def release(self, connection: Any, /, *, broken: bool) -> None: ...
@@ -76,19 +77,17 @@ class Unit:
         self._session: AsyncSession | None = None
         self._doomed = False
 
-    async def one(self, statement: Executable, /, **parameters: Any) -> Row | None:
+    def one(self, statement: Executable, /, **parameters: Any) -> Awaitable[Row | None]:
         """The first row, or None when there is none."""
-        rows = await self._run(statement, parameters)
-        return rows[0] if rows else None
+        return self._fetch(statement, parameters, _first_row)
 
-    async def all(self, statement: Executable, /, **parameters: Any) -> list[Row]:
+    def all(self, statement: Executable, /, **parameters: Any) -> Awaitable[list[Row]]:
         """Every row."""
-        return await self._run(statement, parameters)
+        return self._fetch(statement, parameters, None)
 
-    async def value(self, statement: Executable, /, **parameters: Any) -> Any:
+    def value(self, statement: Executable, /, **parameters: Any) -> Awaitable[Any]:
         """The first column of the first row, or None when there is no row."""
-        rows = await self._run(statement, parameters)
-        return rows[0][0] if rows else None
+        return self._fetch(statement, parameters, _first_value)
 
     async def execute(self, statement: Executable, /, **parameters: Any) -> int:
         """Run it; returns how many rows it changed."""
@@ -99,7 +98,7 @@ class Unit:
         except BaseException as error:
             self._failed(compiled, started, error)
             raise
-        self._told(compiled, started)
+        self._events.query_finished(self._node.name, compiled.label, perf_counter() - started, None)
         return count
 
     async def many(self, statement: Executable, parameters: Sequence[Mapping[str, Any]], /) -> None:
@@ -113,7 +112,7 @@ class Unit:
         except BaseException as error:
             self._failed(compiled, started, error)
             raise
-        self._told(compiled, started)
+        self._events.query_finished(self._node.name, compiled.label, perf_counter() - started, None)
 
     @property
     def session(self) -> AsyncSession:
@@ -127,7 +126,10 @@ class Unit:
             self._session = self._connection.session()
         return self._session
 
-    async def _run(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+    async def _fetch(
+        self, statement: Executable, parameters: Mapping[str, Any], pick: Callable[[list[Row]], Any] | None
+    ) -> Any:
+        # The hottest lines of the runtime: on SQLite a call more is a percent more.
         connection = self._connection
         if connection is None:
             raise UnitOfWorkClosed
@@ -138,35 +140,33 @@ class Unit:
         except BaseException as error:
             self._failed(compiled, started, error)
             raise
-        self._told(compiled, started)
-        return rows
+        for sink in self._events.query_finished.sinks:
+            sink(self._node.name, compiled.label, perf_counter() - started, None)
+        return rows if pick is None else pick(rows)
 
     def _prepare(self, statement: Executable, parameters: Mapping[str, Any]) -> tuple[Connection, Compiled]:
         if self._connection is None:
             raise UnitOfWorkClosed
         return self._connection, self._node.compiler.compile(statement, parameters)
 
-    def _told(self, compiled: Compiled, started: float) -> None:
-        ended = perf_counter()
-        for sink in self._events.query_finished.sinks:
-            sink(self._node.name, compiled.label, ended - started, None)
-        scope = request.current.get()
-        if scope is not None and scope.spans is not None:
-            scope.spans.append(Span(compiled.label, started, ended, {"db.node": self._node.name}))
-
     def _failed(self, compiled: Compiled, started: float, error: BaseException) -> None:
         self._doomed = True
-        ended = perf_counter()
-        kind = type(error).__name__
-        self._events.query_finished(self._node.name, compiled.label, ended - started, kind)
-        scope = request.current.get()
-        if scope is not None and scope.spans is not None:
-            scope.spans.append(Span(compiled.label, started, ended, {"db.node": self._node.name, "error": kind}))
+        self._events.query_finished(
+            self._node.name, compiled.label, perf_counter() - started, type(error).__name__
+        )
 
     async def _close_session(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
+
+
+def _first_row(rows: list[Row]) -> Row | None:
+    return rows[0] if rows else None
+
+
+def _first_value(rows: list[Row]) -> Any:
+    return rows[0][0] if rows else None
 
 
 class Read(Unit):
@@ -175,15 +175,11 @@ class Read(Unit):
     __slots__ = ("_snapshot",)
 
     def __init__(self, node: Node, events: Events, snapshot: bool) -> None:
-        self._node = node
-        self._events = events
-        self._connection = None
-        self._session = None
-        self._doomed = False
+        super().__init__(node, events)
         self._snapshot = snapshot
 
     async def __aenter__(self) -> Self:
-        connection = await self._node.acquire()
+        connection = self._node.take() or await self._node.acquire()
         if self._snapshot:
             try:
                 await connection.begin("snapshot")
@@ -196,13 +192,16 @@ class Read(Unit):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        connection = self._connection
-        self._connection = None
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        # A cancelled statement may still be under way on this connection: it is not used again.
         broken = error is not None and not isinstance(error, Exception)
+        if self._session is None and not self._snapshot:
+            self._node.release(connection, broken=broken)
+            return
         try:
-            if self._session is not None:
-                await self._close_session()
-            if self._snapshot and not broken and connection is not None:
+            await self._close_session()
+            if self._snapshot and not broken:
                 await connection.rollback()
         except BaseException:
             broken = True

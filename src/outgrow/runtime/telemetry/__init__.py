@@ -1,0 +1,86 @@
+"""Sinks for the events: metrics, access log and traces.
+
+telemetry = attach(events, settings, application="conduit")
+Middleware(..., exposition=telemetry.exposition)
+telemetry.close()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from outgrow import endpoints
+from outgrow.runtime import scope as request
+from outgrow.runtime.bookmark import Signer
+from outgrow.runtime.events import Events
+from outgrow.runtime.telemetry import logs, tracecontext
+from outgrow.runtime.telemetry.prometheus import Metrics
+
+if TYPE_CHECKING:
+    from outgrow.runtime.telemetry.otlp import Traces
+
+
+class Telemetry:
+    """What listens to one Outgrow object's events. `close` writes out what is still held."""
+
+    def __init__(
+        self, metrics: Metrics | None, access_log: logs.AccessLog | None, traces: Traces | None
+    ) -> None:
+        self.metrics = metrics
+        self._access_log = access_log
+        self._traces = traces
+
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and body of the metrics, in the format that the caller accepts."""
+        if self.metrics is None:
+            return "text/plain; charset=utf-8", b""
+        return self.metrics.exposition(accept)
+
+    def close(self) -> None:
+        """Flush the access log and send the spans that wait, for at most a few seconds. Blocks."""
+        if self._access_log is not None:
+            self._access_log.close()
+        if self._traces is not None:
+            self._traces.close()
+
+
+def attach(events: Events, settings: endpoints.Telemetry, *, application: str = "") -> Telemetry:
+    """Subscribe the sinks that the settings ask for.
+
+    Raises Misuse when traces are asked for and the extra outgrow[otlp] is not installed.
+    """
+    traces = None
+    if settings.otlp_endpoint is not None:
+        from outgrow.runtime.telemetry.otlp import Traces
+
+        traces = Traces(settings.otlp_endpoint, application)
+        events.request_finished.subscribe(traces.request_finished)
+    metrics = None
+    if settings.metrics != "off":
+        metrics = Metrics()
+        metrics.subscribe(events)
+    access_log = None
+    if settings.access_log:
+        access_log = logs.AccessLog(logs.stderr_lines())
+        events.request_finished.subscribe(access_log.request_finished)
+    return Telemetry(metrics, access_log, traces)
+
+
+def outgoing_headers(signer: Signer | None = None) -> dict[str, str]:
+    """Headers for a call to another service, so that it joins this trace and this session.
+
+    Give the signer only where the other service shares the application's secret. Outside a request
+    there is nothing to say, and the dictionary is empty.
+    """
+    scope = request.current.get()
+    if scope is None:
+        return {}
+    headers = {}
+    if scope.trace_id:
+        headers["traceparent"] = tracecontext.traceparent(scope)
+        state = tracecontext.state(scope)
+        if state is not None:
+            headers["tracestate"] = state
+    if signer is not None and (scope.bookmark.positions or scope.bookmark.tags):
+        headers["Outgrow-Bookmark"] = signer.encode(scope.bookmark)
+    return headers

@@ -1,0 +1,215 @@
+"""Metrics from events: which event feeds which figure. docs/metrics.md describes them for people.
+
+The sinks run inside requests, so each keeps its series in a dictionary by what the event says, and
+does nothing else than count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from outgrow.runtime.events import Events
+from outgrow.runtime.scope import Scope
+from outgrow.runtime.telemetry.metrics import SERIES_MAX, Histogram, Number, Registry
+from outgrow.runtime.telemetry.process import ProcessFigures
+
+REQUEST_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+QUERY_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+TASK_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+
+Read = Callable[[], Mapping[tuple[str, ...], float]]
+"""Label values -> figure, asked at each scrape."""
+
+
+class Metrics:
+    """Every figure of one process. `subscribe` connects it to the events."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self._http = _Http(self.registry)
+        self._database = _Database(self.registry)
+        self._cache = _Cache(self.registry)
+        self._queue = _Queue(self.registry)
+        ProcessFigures(self.registry)
+
+    def subscribe(self, events: Events) -> None:
+        """Hear every event of the catalogue."""
+        for part in (self._http, self._database, self._cache, self._queue):
+            part.subscribe(events)
+
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and body for a scrape."""
+        return self.registry.exposition(accept)
+
+    def gauge(self, name: str, help: str, labels: tuple[str, ...], read: Read) -> None:
+        """A gauge that `read` answers: for pools and the like."""
+        family = self.registry.gauge(name, help, *labels)
+
+        def refresh() -> None:
+            family.clear()
+            for values, figure in read().items():
+                family.series(*values).value = figure
+
+        self.registry.before.append(refresh)
+
+
+class _Http:
+    def __init__(self, registry: Registry) -> None:
+        self._requests = registry.counter(
+            "outgrow_http_requests_total", "Requests answered.", "method", "route", "status"
+        )
+        self._seconds = registry.histogram(
+            "outgrow_http_request_seconds",
+            "From the request's arrival to the last byte of its answer.",
+            REQUEST_BOUNDS,
+            "route",
+        )
+        self._exceptions = registry.counter(
+            "outgrow_http_exceptions_total", "Requests that ended in an exception.", "route", "error"
+        )
+        in_flight = registry.gauge("outgrow_http_requests_in_flight", "Requests being worked on.")
+        self._in_flight = in_flight.series()
+        self._by_request: dict[tuple[str, str, int], tuple[Number, Histogram]] = {}
+
+    def subscribe(self, events: Events) -> None:
+        events.request_started.subscribe(self.started)
+        events.request_finished.subscribe(self.finished)
+
+    def started(self) -> None:
+        self._in_flight.value += 1
+
+    def finished(
+        self, scope: Scope, method: str, route: str, status: int, seconds: float, path: str, error: str | None
+    ) -> None:
+        self._in_flight.value -= 1
+        found = self._by_request.get((method, route, status))
+        if found is None:
+            found = self._find(method, route, status)
+        found[0].value += 1
+        found[1].observe(seconds)
+        if error is not None:
+            self._exceptions.series(route, error).value += 1
+
+    def _find(self, method: str, route: str, status: int) -> tuple[Number, Histogram]:
+        known = method if method in METHODS else "OTHER"
+        pair = (self._requests.series(known, route, str(status)), self._seconds.series(route))
+        if known == method and len(self._by_request) < SERIES_MAX:
+            self._by_request[method, route, status] = pair
+        return pair
+
+
+class _Database:
+    def __init__(self, registry: Registry) -> None:
+        self._queries = registry.histogram(
+            "outgrow_db_query_seconds",
+            "Time of one statement, network included.",
+            QUERY_BOUNDS,
+            "node",
+            "label",
+        )
+        self._errors = registry.counter(
+            "outgrow_db_query_errors_total", "Statements that failed.", "node", "label", "error"
+        )
+        self._transactions = registry.histogram(
+            "outgrow_db_transaction_seconds",
+            "From BEGIN to the end of a write block. outcome: commit, rollback or unknown.",
+            QUERY_BOUNDS,
+            "node",
+            "outcome",
+        )
+        self._waits = registry.histogram(
+            "outgrow_db_connection_wait_seconds", "Waiting for a free connection.", QUERY_BOUNDS, "node"
+        )
+        self._open = registry.gauge("outgrow_db_connections", "Open connections.", "node")
+        self._opened = registry.counter("outgrow_db_connections_opened_total", "Connections opened.", "node")
+        self._by_query: dict[tuple[str, str], Histogram] = {}
+
+    def subscribe(self, events: Events) -> None:
+        events.query_finished.subscribe(self.query)
+        events.transaction_finished.subscribe(self.transaction)
+        events.connection_waited.subscribe(self.waited)
+        events.connection_opened.subscribe(self.opened)
+        events.connection_closed.subscribe(self.closed)
+
+    def query(self, node: str, label: str, seconds: float, error: str | None) -> None:
+        found = self._by_query.get((node, label))
+        if found is None:
+            found = self._queries.series(node, label)
+            if len(self._by_query) < SERIES_MAX:
+                self._by_query[node, label] = found
+        found.observe(seconds)
+        if error is not None:
+            self._errors.series(node, label, error).value += 1
+
+    def transaction(self, node: str, outcome: str, seconds: float) -> None:
+        self._transactions.series(node, outcome).observe(seconds)
+
+    def waited(self, node: str, seconds: float) -> None:
+        self._waits.series(node).observe(seconds)
+
+    def opened(self, node: str) -> None:
+        self._open.series(node).value += 1
+        self._opened.series(node).value += 1
+
+    def closed(self, node: str) -> None:
+        self._open.series(node).value -= 1
+
+
+class _Cache:
+    def __init__(self, registry: Registry) -> None:
+        self._reads = registry.counter(
+            "outgrow_cache_reads_total",
+            "Reads by key prefix. outcome: hit, miss, stale or waited.",
+            "prefix",
+            "outcome",
+        )
+        self._loads = registry.histogram(
+            "outgrow_cache_load_seconds", "Time of a loader.", REQUEST_BOUNDS, "prefix", "stored"
+        )
+        invalidated = registry.counter("outgrow_cache_invalidations_total", "Tags and keys invalidated.")
+        self._invalidated = invalidated.series()
+        self._by_read: dict[tuple[str, str], Number] = {}
+
+    def subscribe(self, events: Events) -> None:
+        events.cache_read.subscribe(self.read)
+        events.cache_loaded.subscribe(self.loaded)
+        events.cache_invalidated.subscribe(self.invalidated)
+
+    def read(self, prefix: str, outcome: str) -> None:
+        found = self._by_read.get((prefix, outcome))
+        if found is None:
+            found = self._reads.series(prefix, outcome)
+            if len(self._by_read) < SERIES_MAX:
+                self._by_read[prefix, outcome] = found
+        found.value += 1
+
+    def loaded(self, prefix: str, seconds: float, stored: bool) -> None:
+        self._loads.series(prefix, "yes" if stored else "no").observe(seconds)
+
+    def invalidated(self, tags: tuple[str, ...]) -> None:
+        self._invalidated.value += len(tags)
+
+
+class _Queue:
+    def __init__(self, registry: Registry) -> None:
+        self._staged = registry.counter("outgrow_queue_messages_staged_total", "Messages committed.", "topic")
+        self._finished = registry.histogram(
+            "outgrow_queue_message_seconds",
+            "Time of one attempt at a message. outcome: done, retry or dead.",
+            TASK_BOUNDS,
+            "task",
+            "outcome",
+        )
+
+    def subscribe(self, events: Events) -> None:
+        events.message_staged.subscribe(self.staged)
+        events.message_finished.subscribe(self.finished)
+
+    def staged(self, topic: str) -> None:
+        self._staged.series(topic).value += 1
+
+    def finished(self, task: str, outcome: str, seconds: float, attempt: int) -> None:
+        self._finished.series(task, outcome).observe(seconds)

@@ -1,0 +1,167 @@
+"""The real command in a process of its own, as a person or a script calls it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+COMMAND = (sys.executable, "-m", "outgrow.cli")
+PATIENCE_S = 30.0
+MINIMAL_APP = """\
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+"""
+
+
+class Outcome(NamedTuple):
+    """How a call of the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return msgspec.json.decode(self.out)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OUTGROW_")}
+    return {**kept, **changes}
+
+
+def run(*arguments: str | Path, cwd: Path | None = None, timeout_s: float = 60.0, **variables: str) -> Outcome:
+    """Call the command and wait for its end. Its output never holds a traceback."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def fails(*arguments: str | Path, code: int, cwd: Path | None = None) -> str:
+    """Call the command, which must fail so; returns what it said, which must say what to do."""
+    outcome = run(*arguments, cwd=cwd)
+    assert outcome.code == code, outcome
+    assert outcome.err.startswith("error: "), outcome.err
+    return outcome.err
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+class Foreground:
+    """`outgrow up` as somebody runs it in a terminal window."""
+
+    def __init__(self, directory: Path, *arguments: str, port: int | None = None) -> None:
+        self.port = port if port is not None else free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.output = directory.parent / f"{directory.name}.output"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*COMMAND, "up", str(directory), "--port", str(self.port), *arguments],
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def wait_ready(self) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.said
+            return answers(f"{self.url}/health")
+
+        wait_until(ready, f"an answer from {self.url}\n{self.said}")
+
+    def interrupt(self) -> int:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(PATIENCE_S)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Path:
+    """What `outgrow new` makes."""
+    directory = tmp_path / "hello"
+    assert run("new", directory).code == 0
+    return directory
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    """The least that runs: no migrations, no Outgrow in the code."""
+    directory = tmp_path / "minimal"
+    directory.mkdir()
+    (directory / "app.py").write_text(MINIMAL_APP)
+    (directory / "outgrow.toml").write_text('[application]\nname = "minimal"\napp = "app:app"\n')
+    return directory
+
+
+@pytest.fixture
+def up() -> Iterator[Callable[..., Foreground]]:
+    """Runs `outgrow up DIR` in the foreground, and ends it after the test."""
+    started: list[Foreground] = []
+
+    def start(directory: Path, *arguments: str, port: int | None = None) -> Foreground:
+        started.append(Foreground(directory, *arguments, port=port))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()

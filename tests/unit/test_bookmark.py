@@ -1,0 +1,87 @@
+"""The token carries what was put in, is small, and proves nothing when it was tampered with."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outgrow.runtime.bookmark import TAG_LIFETIME_S, TOKEN_BYTES_MAX, Bookmark, Position, Signer
+
+SIGNER = Signer({1: b"k" * 32})
+NOW = 1_800_000_000.0
+
+positions = st.builds(Position, st.integers(0, 2**32), st.integers(0, 2**64 - 1))
+shard_positions = st.dictionaries(st.text(min_size=1, max_size=8), positions, max_size=8)
+
+
+def bookmark_of(shards: dict[str, Position], tags: dict[int, Position] | None = None) -> Bookmark:
+    bookmark = Bookmark()
+    bookmark.positions = dict(shards)
+    bookmark.tags = {tag: (position, NOW + TAG_LIFETIME_S) for tag, position in (tags or {}).items()}
+    return bookmark
+
+
+@given(shard_positions, st.dictionaries(st.integers(0, 2**64 - 1), positions, max_size=5))
+def test_what_goes_in_comes_out(shards: dict[str, Position], tags: dict[int, Position]) -> None:
+    back = SIGNER.decode(SIGNER.encode(bookmark_of(shards, tags), now=NOW), now=NOW)
+    assert back is not None
+    assert back.positions == shards
+    assert {tag: position for tag, (position, _) in back.tags.items()} == tags
+
+
+@given(shard_positions, st.dictionaries(st.integers(0, 2**64 - 1), positions, min_size=60, max_size=80))
+def test_a_token_is_never_longer_than_512_bytes_and_keeps_every_position(
+    shards: dict[str, Position], tags: dict[int, Position]
+) -> None:
+    token = SIGNER.encode(bookmark_of(shards, tags), now=NOW)
+    assert len(token) <= TOKEN_BYTES_MAX
+    back = SIGNER.decode(token, now=NOW)
+    assert back is not None and back.positions == shards
+
+
+@given(shard_positions, st.integers(0, 10_000), st.characters(codec="ascii"))
+def test_a_changed_token_proves_nothing(shards: dict[str, Position], place: int, letter: str) -> None:
+    token = SIGNER.encode(bookmark_of(shards), now=NOW)
+    place %= len(token) - 1  # the last letter's low bits are padding
+    forged = token[:place] + letter + token[place + 1 :]
+    back = SIGNER.decode(forged, now=NOW)
+    assert back is None or forged == token
+
+
+@given(st.text(max_size=600))
+def test_nonsense_is_no_token(text: str) -> None:
+    assert SIGNER.decode(text) is None
+
+
+def test_an_old_token_proves_nothing() -> None:
+    token = SIGNER.encode(bookmark_of({"0": Position(1, 5)}), now=NOW)
+    assert SIGNER.decode(token, now=NOW + 3599) is not None
+    assert SIGNER.decode(token, now=NOW + 3602) is None
+
+
+def test_an_old_key_is_read_and_the_newest_signs() -> None:
+    old, new = Signer({1: b"a" * 32}), Signer({1: b"a" * 32, 2: b"b" * 32})
+    bookmark = bookmark_of({"0": Position(1, 5)})
+    assert new.decode(old.encode(bookmark, now=NOW), now=NOW) is not None
+    assert old.decode(new.encode(bookmark, now=NOW), now=NOW) is None
+
+
+@given(shard_positions, shard_positions)
+def test_merging_is_the_pointwise_maximum(left: dict[str, Position], right: dict[str, Position]) -> None:
+    one, other = bookmark_of(left), bookmark_of(right)
+    one.merge(other)
+    assert one.positions.keys() == left.keys() | right.keys()
+    for shard, position in one.positions.items():
+        assert position == max(p for p in (left.get(shard), right.get(shard)) if p is not None)
+    assert one.changed == (one.positions != left)
+
+
+def test_a_later_timeline_is_later() -> None:
+    assert Position(2, 10) > Position(1, 10**9)
+
+
+def test_tags_are_remembered_with_their_write_and_forgotten_after_it() -> None:
+    bookmark = Bookmark()
+    bookmark.raise_to("0", Position(1, 7), ["article:x"])
+    assert bookmark.tag_floor("article:x") == Position(1, 7)
+    assert bookmark.tag_floor("article:y") is None
+    later = SIGNER.decode(SIGNER.encode(bookmark_of({}, {1: Position(1, 7)}), now=NOW), now=NOW + TAG_LIFETIME_S + 1)
+    assert later is not None and later.tags == {}
