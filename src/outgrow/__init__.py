@@ -1,1 +1,43 @@
-"""Outgrow."""
+"""Outgrow: the application says what it needs; the topology says where that is today.
+
+    from outgrow import Outgrow
+
+    og = Outgrow()
+    app = Starlette(routes=..., lifespan=og.lifespan)
+    og.install(app)
+
+Importing this package loads no driver and no control code; `Outgrow` is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from outgrow import errors
+
+if TYPE_CHECKING:
+    from outgrow.runtime.application import Outgrow
+    from outgrow.runtime.bookmark import Bookmark, Position
+    from outgrow.runtime.scope import Scope
+
+__version__ = "0.1.0"
+__all__ = ["Bookmark", "Outgrow", "Position", "Scope", "__version__", "errors"]
+
+_HOMES = {
+    "Outgrow": "outgrow.runtime.application",
+    "Bookmark": "outgrow.runtime.bookmark",
+    "Position": "outgrow.runtime.bookmark",
+    "Scope": "outgrow.runtime.scope",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'outgrow' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

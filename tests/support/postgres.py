@@ -50,9 +50,10 @@ def free_port() -> int:
 class PostgresServer:
     """A server of its own folder and port. `stop` leaves nothing behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="outgrow-test-postgres-"))
         self.data = self.directory / "data"
+        self.durable = durable
         self.port = free_port()
         self.user = "admin"
         self.password = secrets.token_hex(16)
@@ -71,7 +72,7 @@ class PostgresServer:
         options = [f"--pwfile={secret}", "--no-sync", "--locale=C", "-E", "UTF8", "--no-instructions"]
         subprocess.run([*unprivileged(), *command, *options], check=True, capture_output=True)
         with (self.data / "postgresql.conf").open("a") as file:
-            file.write(SETTINGS)
+            file.write(SETTINGS if not self.durable else SETTINGS.replace("fsync = off", "fsync = on"))
 
     def start(self) -> None:
         """Start it and wait until it answers."""

@@ -1,23 +1,40 @@
-"""The Outgrow object: opens and closes the tiers and wires them to each other."""
+"""The Outgrow object: opens and closes the tiers and wires them to each other.
+
+    endpoints document ─► Database ─┬─► Outbox ─► Queue (worker)
+                                    ├─► Cache (positions)
+                                    └─► Health ─► Middleware ◄─ Signer, Telemetry
+"""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
 
 from outgrow import endpoints
 from outgrow.endpoints import Endpoints, Secrets
+from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Signer
+from outgrow.runtime import telemetry
+from outgrow.runtime.asgi import App, Middleware
+from outgrow.runtime.bookmark import Bookmark, Signer
+from outgrow.runtime.cache import Cache
 from outgrow.runtime.database.database import Database
+from outgrow.runtime.database.outbox import Outbox
 from outgrow.runtime.events import Events
+from outgrow.runtime.health import Health, disk_space
 from outgrow.runtime.ids import Ids
+from outgrow.runtime.queue import Queue
 from outgrow.runtime.scope import Scope
+
+if TYPE_CHECKING:
+    from outgrow.runtime.telemetry import Telemetry
 
 
 class Outgrow:
@@ -33,13 +50,109 @@ class Outgrow:
             document, secrets = endpoints.discover()
         self.endpoints = document
         self._secrets = secrets
+        self._open_count = 0
         self.events = Events()
         self.ids = Ids()
+        self.health = Health()
         self.signer = Signer({1: self.secret("bookmark")})
         self.db = Database(
             document.database, passwords=secrets.passwords, events=self.events, ids=self.ids, headers=self._headers
         )
+        self.cache = Cache(document.cache, self.events, position=lambda: self.db.position)
+        self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
+        self._telemetry: Telemetry | None = None
 
     def secret(self, purpose: str) -> bytes:
         """32 bytes for this purpose, the same in every process of the application (HMAC of its secret)."""
         return hmac.digest(bytes.fromhex(self._secrets.application), b"outgrow:" + purpose.encode(), "sha256")
+
+    def scope(self) -> Scope | None:
+        """The context of the request or message that is running, or None outside of both."""
+        return request.current.get()
+
+    def outgoing_headers(self) -> dict[str, str]:
+        """Headers for a call to another service of this application: its trace, and its bookmark."""
+        return telemetry.outgoing_headers(self.signer)
+
+    def install(self, app: Any) -> None:
+        """Put the middleware around a Starlette or FastAPI application; for others see `wrap`.
+
+        Raises Misuse when the application takes no middleware.
+        """
+        if not hasattr(app, "add_middleware"):
+            raise Misuse(
+                f"{type(app).__name__} has no add_middleware()", hint="serve `og.wrap(app)` in place of `app`"
+            )
+        app.add_middleware(Middleware, **self._middleware_options())
+
+    def wrap(self, app: App) -> App:
+        """The application with the middleware around it: for Litestar and plain ASGI."""
+        return Middleware(app, **self._middleware_options())
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """A lifespan handler: `Starlette(lifespan=og.lifespan)`. Opens the tiers, works on the queue, closes."""
+        async with self:
+            self.queue.start()
+            yield
+
+    async def __aenter__(self) -> Self:
+        """Open the tiers, without a worker. Raises Unavailable when a server cannot be reached."""
+        self._open_count += 1
+        if self._open_count == 1:
+            try:
+                await self.db.open()
+            except BaseException:
+                self._open_count -= 1
+                await self.db.close()
+                raise
+            self._add_checks()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open_count -= 1
+        if self._open_count:
+            return
+        self.health.stopping = True
+        try:
+            await self.queue.close()
+        finally:
+            await self.db.close()
+            self.cache.clear()
+            self.health.stopping = False
+
+    def _add_checks(self) -> None:
+        self.health.add("database", self.db.check)
+        self.health.add("cache", self.cache.check, critical=False)
+        self.health.add("disk", disk_space(self._data_directory()))
+
+    def _data_directory(self) -> Path:
+        """Where this process writes: the SQLite file's folder, else the working directory."""
+        url = self.endpoints.database.shards[0].nodes[0].url
+        return Path(url.removeprefix("sqlite:///")).parent if urlsplit(url).scheme == "sqlite" else Path.cwd()
+
+    def _middleware_options(self) -> dict[str, Any]:
+        if self._telemetry is None:
+            self._telemetry = telemetry.attach(
+                self.events, self.endpoints.telemetry, application=self.endpoints.application
+            )
+            self._add_gauges(self._telemetry)
+        return {
+            "signer": self.signer,
+            "events": self.events,
+            "health": self.health,
+            "telemetry": self.endpoints.telemetry,
+            "exposition": self._telemetry.exposition,
+        }
+
+    def _headers(self) -> str:
+        """What travels with a message: the trace and the session of whoever sends it."""
+        return msgspec.json.encode(telemetry.outgoing_headers(self.signer)).decode()
+
+    def _adopt(self, headers: dict[str, str]) -> Scope:
+        """The scope in which a message is worked on: it sees at least what its sender had seen."""
+        token = headers.get("Outgrow-Bookmark")
+        bookmark = self.signer.decode(token) if token else None
+        return telemetry.continued(headers, bookmark or Bookmark())

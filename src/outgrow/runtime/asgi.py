@@ -61,7 +61,9 @@ class Middleware:
     """Opens a Scope for each request, and answers what belongs to the process itself.
 
     Put it outermost. `exposition` renders the metrics; without it there is no /metrics. Its cookie
-    lives as long as the signer accepts the token: `bookmark_lifetime_s`.
+    lives as long as the signer accepts the token: `bookmark_lifetime_s`. With `answers_errors` off,
+    an error that is not retryable is left to what stands further out (Starlette's debug page, an
+    application's handler for 500).
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Middleware:
         telemetry: endpoints.Telemetry | None = None,
         exposition: Exposition | None = None,
         bookmark_lifetime_s: float = 3600.0,
+        answers_errors: bool = True,
     ) -> None:
         settings = telemetry if telemetry is not None else endpoints.Telemetry()
         self.app = app
         self._signer = signer
         self._started = events.request_started
         self._finished = events.request_finished
+        self._answers_errors = answers_errors
         self._template = Routes().template
         self._sample = settings.trace_sample if settings.otlp_endpoint else 0.0
         self._traced = settings.otlp_endpoint is not None
@@ -132,10 +136,13 @@ class Middleware:
             if answered or status == CLIENT_CLOSED_REQUEST or not isinstance(error, Exception):
                 _mark(error, context)
                 raise
-            await _answer(error, context, tell)
-            if not _retryable(error):
-                _mark(error, context)
-                raise
+            if _retryable(error):
+                await _answer(error, context, tell)
+                return
+            _mark(error, context)
+            if self._answers_errors:
+                await _answer(error, context, tell)
+            raise
         finally:
             request.current.reset(token)
             seconds = (ended or perf_counter()) - started

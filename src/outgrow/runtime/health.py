@@ -54,7 +54,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """The checks of one process. `stopping` makes the shallow answer 503, ahead of a shutdown."""
+    """The checks of one process. `stopping` turns every answer into 503, ahead of the tiers' closing."""
 
     def __init__(self) -> None:
         self.stopping = False

@@ -114,7 +114,7 @@ class Connection:
             raise
         except Exception as error:
             self._prepared.pop(id(compiled), None)
-            raise self._node.translate(error, compiled.label) from error
+            raise self._translate(error, compiled.label) from error
         if compiled.results and rows:
             return _process(compiled, rows)
         return cast("list[Row]", rows)
@@ -134,7 +134,7 @@ class Connection:
             raise
         except Exception as error:
             self._prepared.pop(id(compiled), None)
-            raise self._node.translate(error, compiled.label) from error
+            raise self._translate(error, compiled.label) from error
         tail = status.rpartition(" ")[2]
         return int(tail) if tail.isdigit() else 0
 
@@ -148,14 +148,14 @@ class Connection:
             raise
         except Exception as error:
             self._prepared.pop(id(compiled), None)
-            raise self._node.translate(error, compiled.label) from error
+            raise self._translate(error, compiled.label) from error
 
     async def begin(self, mode: str, /) -> None:
         """`write` or `snapshot`."""
         try:
             await self.raw.execute(_BEGIN[mode])
         except Exception as error:
-            raise self._node.translate(error, "BEGIN") from error
+            raise self._translate(error, "BEGIN") from error
 
     async def commit(self, *, doomed: bool) -> Position:
         """Commit and return the position. Raises Conflict when doomed, Unavailable when the outcome is unknown."""
@@ -172,7 +172,7 @@ class Connection:
             if not told.startswith(POSITION_PREFIX):  # a proxy between us keeps ParameterStatus to itself
                 told = POSITION_PREFIX + await self.raw.fetchval("SELECT pg_current_wal_insert_lsn()::text")
         except Exception as error:
-            raise self._node.translate(error, "COMMIT") from error
+            raise self._translate(error, "COMMIT") from error
         position = Position(self.timeline, lsn(told[len(POSITION_PREFIX) :]))
         self._node.position = max(self._node.position, position)
         return position
@@ -184,14 +184,14 @@ class Connection:
         try:
             await self.raw.execute("ROLLBACK")
         except Exception as error:
-            raise self._node.translate(error, "ROLLBACK") from error
+            raise self._translate(error, "ROLLBACK") from error
 
     async def savepoint(self, verb: str, name: str, /) -> None:
         """SAVEPOINT, ROLLBACK TO SAVEPOINT or RELEASE SAVEPOINT."""
         try:
             await self.raw.execute(f"{verb} {name}")
         except Exception as error:
-            raise self._node.translate(error, verb) from error
+            raise self._translate(error, verb) from error
 
     def session(self) -> AsyncSession:
         """A SQLAlchemy session on this connection's transaction."""
@@ -201,6 +201,12 @@ class Connection:
         adapted = AsyncAdapt_asyncpg_connection(self._node.dialect.dbapi, self.raw, prepared_statement_cache_size=0)
         adapted.set_isolation_level("autocommit")  # the block, not SQLAlchemy, begins and ends it
         return adapted
+
+    def _translate(self, error: Exception, label: str) -> errors.DatabaseError:
+        translated = self._node.translate(error, label)
+        if isinstance(translated, errors.Unavailable):
+            self.raw.terminate()  # whatever state it is in, nobody is to get it again
+        return translated
 
     async def _prepare(self, compiled: Compiled) -> asyncpg.prepared_stmt.PreparedStatement[Row]:
         prepared = await self.raw.prepare(compiled.sql)
@@ -488,6 +494,8 @@ def _translate(error: Exception, label: str, node: str, timeout_s: float) -> err
 def _lost(error: Exception) -> bool:
     if isinstance(error, asyncpg.InterfaceError):  # also raised for a wrong argument
         return "closed" in str(error)
+    if isinstance(error, asyncpg.InternalClientError):  # the protocol was torn off in mid-message
+        return True
     return isinstance(error, _CONNECTION_LOST)
 
 

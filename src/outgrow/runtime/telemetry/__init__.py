@@ -7,12 +7,14 @@ telemetry.close()
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from outgrow import endpoints
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Signer
+from outgrow.runtime.bookmark import Bookmark, Signer
 from outgrow.runtime.events import Events
+from outgrow.runtime.scope import Scope
 from outgrow.runtime.telemetry import logs, tracecontext
 from outgrow.runtime.telemetry.prometheus import Metrics
 
@@ -84,3 +86,22 @@ def outgoing_headers(signer: Signer | None = None) -> dict[str, str]:
     if signer is not None and (scope.bookmark.positions or scope.bookmark.tags):
         headers["Outgrow-Bookmark"] = signer.encode(scope.bookmark)
     return headers
+
+
+def continued(headers: Mapping[str, str], bookmark: Bookmark) -> Scope:
+    """The scope of work that these headers (see `outgoing_headers`) asked for: in their trace."""
+    parent = tracecontext.parse(headers.get("traceparent", "").encode())
+    if parent is None:
+        trace_id, span_id = tracecontext.new_ids()
+        return Scope(bookmark, trace_id=trace_id, span_id=span_id)
+    scope = Scope(
+        bookmark,
+        trace_id=parent.trace_id,
+        span_id=tracecontext.new_span_id(),
+        parent_id=parent.span_id,
+        sampled=parent.sampled,
+    )
+    state = headers.get("tracestate")
+    if state is not None:
+        tracecontext.keep_state(scope, state.encode())
+    return scope

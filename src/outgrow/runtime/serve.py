@@ -1,0 +1,175 @@
+"""The entry of an application process: `python -m outgrow.runtime.serve`.
+
+    OUTGROW_APP          module:attribute of the ASGI application
+    OUTGROW_LISTEN_FDS   how many listening sockets were inherited, as descriptors from 3 on; without
+                         them it listens on OUTGROW_HOST (127.0.0.1) and OUTGROW_PORT (8000) itself
+
+Exit codes: 0 after SIGTERM or SIGINT, once the requests under way are answered; 78 when the application
+is broken, after one JSON line that says why (see loading.py); 3 when it could not start this time.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Generator
+from contextlib import contextmanager
+
+import uvicorn
+
+from outgrow import endpoints
+from outgrow.errors import ApplicationBroken, OutgrowError
+from outgrow.runtime.asgi import App, ASGIScope, Message, OwnPaths, Receive, Send
+from outgrow.runtime.health import Health
+from outgrow.runtime.loading import EXIT_BROKEN, load, tell
+from outgrow.runtime.telemetry import logs
+
+FIRST_DESCRIPTOR = 3
+EXIT_NOT_STARTED = 3
+GRACE_S = 8
+"""For requests under way; less than the supervisor's patience (workload.Stop.grace_s)."""
+
+KEEP_ALIVE_S = 75
+"""Longer than the 60 s for which balancers keep idle connections, so that they close first."""
+
+
+class Guarded:
+    """The application, with its start watched.
+
+    Answers /health itself, since the fleet asks for it before it calls a process ready, also of an
+    application that does not use Outgrow's middleware.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._shallow = OwnPaths(Health(), endpoints.Telemetry(), None).shallow
+        self.failure: BaseException | None = None
+
+    def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:
+        kind = scope["type"]
+        if kind == "http" and scope["path"] == "/health":
+            return self._shallow(scope, send)
+        if kind == "lifespan":
+            return self._watch(scope, receive, send)
+        return self._app(scope, receive, send)
+
+    async def _watch(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Remember what start-up raised. An application that knows no lifespan may raise at once."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "lifespan.startup.complete"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except BaseException as error:
+            if not started:
+                self.failure = error
+            raise
+
+
+class Server(uvicorn.Server):
+    """uvicorn that ends with exit code 0 when it was asked to end, not with the signal itself."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def inherited_sockets(environment: dict[str, str]) -> list[socket.socket] | None:
+    """The listening sockets that the supervisor has opened, or None. Not passed on to children."""
+    count = int(environment.get("OUTGROW_LISTEN_FDS") or 0)
+    if not count:
+        return None
+    sockets = [socket.socket(fileno=FIRST_DESCRIPTOR + number) for number in range(count)]
+    for each in sockets:
+        each.set_inheritable(False)
+    return sockets
+
+
+def configuration(app: App, environment: dict[str, str]) -> uvicorn.Config:
+    """uvicorn with what is fastest, and without what Outgrow does itself (logs) or nobody needs."""
+    return uvicorn.Config(
+        app,
+        host=environment.get("OUTGROW_HOST", "127.0.0.1"),
+        port=int(environment.get("OUTGROW_PORT") or 8000),
+        loop="uvloop",
+        http="httptools",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        # A client could otherwise name any address as its own; a tier in front says so in the topology.
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+def serve(app: App, environment: dict[str, str]) -> int:
+    """Serve until a signal; returns the exit code."""
+    guarded = Guarded(app)
+    server = Server(configuration(guarded, environment))
+    # What the imports made lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        server.run(sockets=inherited_sockets(environment))
+    except SystemExit:
+        pass  # uvicorn's way to say that start-up failed
+    except OSError as error:
+        print(f"cannot listen: {error}", file=sys.stderr)
+        return EXIT_NOT_STARTED
+    if server.started:
+        return 0
+    failure = guarded.failure
+    logs.stderr_lines().flush(1.0)
+    if failure is None or _may_pass(failure):
+        return EXIT_NOT_STARTED
+    tell(failure)
+    return EXIT_BROKEN
+
+
+def _may_pass(failure: BaseException) -> bool:
+    """Whether another try may succeed: what it depends on was not there (yet)."""
+    if isinstance(failure, OutgrowError):
+        return getattr(failure, "retryable", False) is True
+    return isinstance(failure, OSError | TimeoutError)
+
+
+def main() -> int:
+    """Load and serve the application that the environment names; returns the exit code."""
+    environment = dict(os.environ)
+    try:
+        app = load(environment.get("OUTGROW_APP", ""), key="application.app")
+        if not callable(app):
+            kind = type(app).__name__
+            raise ApplicationBroken(
+                f"application.app names a {kind}, which is not an ASGI application",
+                hint='name the object that serves, such as "app:app"',
+            )
+    except OutgrowError as error:
+        tell(error)
+        return EXIT_BROKEN
+    logs.install()
+    return serve(app, environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
