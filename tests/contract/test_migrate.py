@@ -75,6 +75,7 @@ async def test_a_folder_without_versions_is_told(database_url: str, tmp_path: Pa
         await migrate(database_url, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Revision 0002 referenced")
 async def test_a_gap_in_the_revisions_is_told(database_url: str, folder: Path) -> None:
     (folder / "versions" / "0003_broken.py").write_text(BROKEN)
     with pytest.raises(errors.Misuse, match="0002"):

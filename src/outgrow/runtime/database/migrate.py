@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from outgrow.runtime.database.schema import metadata, position, sqlite_metadata
 
 LOCK = 0x6F757467726F77
 """The advisory lock that all migrations of one PostgreSQL database share ("outgrow")."""
+
+LOCK_WAIT_S = 60.0
+"""How long one migration waits for another."""
 
 Told = Callable[[str], None]
 
@@ -52,10 +56,10 @@ def _migrate_sqlite(url: str, directory: Path | None, told: Told) -> list[str]:
     path = Path(url.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": 60, "isolation_level": None}
+        f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": LOCK_WAIT_S, "isolation_level": None}
     )
     with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             sqlite_metadata.create_all(connection)
@@ -69,6 +73,19 @@ def _migrate_sqlite(url: str, directory: Path | None, told: Told) -> list[str]:
             raise
     engine.dispose()
     return applied
+
+
+def _use_wal(connection: Connection) -> None:
+    """SQLite's busy time-out does not cover the change of journal mode, which fails at once."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 async def _migrate_postgres(url: str, password: str | None, directory: Path | None, told: Told) -> list[str]:
@@ -116,8 +133,11 @@ def _upgrade(connection: Connection, directory: Path | None, told: Told) -> list
         with EnvironmentContext(config, script, fn=steps, destination_rev="head") as environment:
             environment.configure(connection=connection, transactional_ddl=False)
             environment.run_migrations()
-    except CommandError as error:
-        raise Misuse(f"the migrations in {directory} are not in order: {error}") from error
+    except (CommandError, KeyError) as error:
+        raise Misuse(
+            f"the revisions in {directory} do not form a chain: {error}",
+            hint="each down_revision must name another revision file's revision; the first one's is None",
+        ) from error
     return applied
 
 
