@@ -10,14 +10,19 @@ outgrow.toml, so a team with managed servers uses the library alone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
 from outgrow.errors import Misuse, StateUnreadable
+
+if TYPE_CHECKING:
+    from outgrow.topology.model import Topology
 
 VERSION = 1
 
@@ -125,6 +130,89 @@ def write(path: str | os.PathLike[str], document: Endpoints | Secrets) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def discover() -> tuple[Endpoints, Secrets]:
+    """What this process is to work with, and its secrets.
+
+    The document that OUTGROW_ENDPOINTS names, else outgrow.toml in the working directory or above it.
+    Raises Misuse when there is neither, or when the file alone does not say enough to run without a
+    fleet; TopologyError when it is wrong.
+    """
+    named = os.environ.get("OUTGROW_ENDPOINTS")
+    if named:
+        document = read(named)
+        if document.secrets_file is None:
+            raise StateUnreadable(f"{named} names no secrets_file", hint="start the fleet with `outgrow up`")
+        return document, read_secrets(document.secrets_file)
+    from outgrow.topology.parse import NAME, parse_file
+
+    here = Path.cwd()
+    found = next((place for place in (here, *here.parents) if (place / NAME).is_file()), None)
+    if found is None:
+        raise Misuse(
+            f"no OUTGROW_ENDPOINTS in the environment, and no {NAME} in {here} or above it",
+            hint="`outgrow up` sets it; `outgrow new DIR` makes an application to start from",
+        )
+    topology = parse_file(found / NAME)
+    if topology.application.secret is None:
+        raise Misuse(
+            f"{found / NAME}: application.secret is missing, and without a fleet nobody makes one",
+            hint='write secret = "${APP_SECRET}" under [application], and export at least 32 characters',
+        )
+    return from_topology(topology, found), secrets_of(topology.application.secret)
+
+
+def secrets_of(secret: str, passwords: Mapping[str, str] | None = None) -> Secrets:
+    """Secrets with every key derived from a text of any form."""
+    return Secrets(application=hashlib.sha256(secret.encode()).hexdigest(), passwords=dict(passwords or {}))
+
+
+def from_topology(
+    topology: Topology,
+    directory: Path,
+    *,
+    epoch: int = 1,
+    database_url: str | None = None,
+    secrets_file: str | None = None,
+) -> Endpoints:
+    """The document of a topology whose file stands in `directory`.
+
+    `database_url` is where the fleet runs the database; without it the topology's own url or file
+    counts. Raises Misuse when neither says where the database is.
+    """
+    settings = topology.database
+    url = database_url or settings.url
+    if url is None and settings.file is not None:
+        url = f"sqlite:///{directory / settings.file}"
+    if url is None:
+        raise Misuse(
+            f"stage {topology.stage} needs a PostgreSQL, and no url says where it is",
+            hint="`outgrow up` starts one, or write url = \"postgresql://...\" under [database]",
+        )
+    return Endpoints(
+        epoch=epoch,
+        application=topology.application.name,
+        stage=topology.stage,
+        consistency=topology.application.consistency,
+        database=Database(
+            engine=settings.engine,
+            shards=(Shard("0", (Node("db", url),)),),
+            pool=settings.pool,
+            statement_timeout_s=settings.statement_timeout,
+            checkout_timeout_s=settings.checkout_timeout,
+            durability=settings.durability,
+        ),
+        cache=Cache(engine=topology.cache.engine, entries_max=topology.cache.entries),
+        queue=Queue(engine=topology.queue.engine, workers=topology.queue.workers),
+        telemetry=Telemetry(
+            metrics=topology.telemetry.metrics,
+            access_log=topology.telemetry.access_log,
+            otlp_endpoint=topology.telemetry.otlp_endpoint,
+            trace_sample=topology.telemetry.trace_sample,
+        ),
+        secrets_file=secrets_file,
+    )
 
 
 def _decode(path: str | os.PathLike[str], kind: type[T]) -> T:

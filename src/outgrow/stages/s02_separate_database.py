@@ -1,0 +1,37 @@
+"""Stage 2: the database on a node of its own."""
+
+from msgspec.structs import replace
+
+from outgrow.stages.stage import Due, Promise, Stage
+from outgrow.topology import Topology
+from outgrow.topology.rules import complete
+
+
+def change(topology: Topology) -> Topology:
+    """The same application on PostgreSQL."""
+    database = replace(topology.database, engine="postgres", file=None)
+    return complete(replace(topology, stage="separate-database", database=database))
+
+
+STAGE = Stage(
+    number=2,
+    name="separate-database",
+    title="Separate database",
+    problem="Application and database fight for the same CPU and memory, and only one process can write.",
+    due=(
+        Due("machine_cpu_share", ">", 0.7, 5, "CPU above 70% for five minutes"),
+        Due("database_write_wait_share", ">", 0.1, 5, "writers wait for each other a tenth of the time"),
+        Due("http_p99_seconds", ">", 0.5, 5, "p99 above half a second: it creeps first"),
+    ),
+    adds="PostgreSQL 18 as a node of its own, with separate roles for application and migrations",
+    promises=(
+        Promise(
+            "An acknowledged write survives the death of the database server and a power cut of its machine.",
+            "tests/drills/test_database_loss.py",
+        ),
+        Promise("The application finds the database again by itself after a restart.", "tests/drills/test_database_loss.py"),
+        Promise("The application's role can neither create nor drop a table.", "tests/cluster/test_postgres.py"),
+    ),
+    cost="A second server to run, back up and upgrade; each query crosses a network.",
+    change=change,
+)
