@@ -1,7 +1,7 @@
 """The `outgrow` command: one thin file a command, imported when it is called.
 
-    main -> root (group.py) -> up.py, status.py, ...     an error of any kind -> failures.py
-                                                          what is printed      -> console.py
+main -> root (group.py) -> up.py, status.py, ...     an error of any kind -> failures.py
+                                                      what is printed      -> console.py
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ def _script(shell: str) -> str:
     kind = get_completion_class(shell)
     assert kind is not None, "click carries all of INSTALL"
     try:
-        return kind(click.get_current_context().find_root().command, {}, "outgrow", "_OUTGROW_COMPLETE").source()
+        return kind(
+            click.get_current_context().find_root().command, {}, "outgrow", "_OUTGROW_COMPLETE"
+        ).source()
     except RuntimeError as error:  # click asks bash for its version
         raise Misuse(f"no completion for this {shell}: {error}") from error

@@ -48,7 +48,7 @@ def stage(function: F) -> F:
 def port(function: F) -> F:
     """--port N."""
     return click.option(
-        "--port", metavar="N", type=click.IntRange(0, 65535), help="The port to serve at; 0 takes a free one."
+        "--port", metavar="N", type=click.IntRange(1, 65535), help="The port to serve at."
     )(function)
 
 
@@ -57,6 +57,6 @@ def _stages(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
 
     return [
         CompletionItem(each.name, help=each.title if each.built else f"{each.title} (not built yet)")
-        for each in stages.all_stages()
+        for each in stages.LADDER
         if each.name.startswith(incomplete)
     ]

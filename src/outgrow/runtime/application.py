@@ -23,7 +23,7 @@ from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
 from outgrow.runtime import telemetry
 from outgrow.runtime.asgi import App, Middleware
-from outgrow.runtime.bookmark import Bookmark, Signer
+from outgrow.runtime.bookmark import Signer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.outbox import Outbox
@@ -32,6 +32,7 @@ from outgrow.runtime.health import Health, disk_space
 from outgrow.runtime.ids import Ids
 from outgrow.runtime.queue import Queue
 from outgrow.runtime.scope import Scope
+from outgrow.runtime.telemetry import tracecontext
 
 if TYPE_CHECKING:
     from outgrow.runtime.telemetry import Telemetry
@@ -155,4 +156,30 @@ class Outgrow:
         """The scope in which a message is worked on: it sees at least what its sender had seen."""
         token = headers.get("Outgrow-Bookmark")
         bookmark = self.signer.decode(token) if token else None
-        return telemetry.continued(headers, bookmark or Bookmark())
+        parent = tracecontext.parse(headers.get("traceparent", "").encode())
+        if parent is None:
+            trace_id, span_id = tracecontext.new_ids()
+            return Scope(bookmark, trace_id=trace_id, span_id=span_id)
+        return Scope(
+            bookmark,
+            trace_id=parent.trace_id,
+            span_id=tracecontext.new_span_id(),
+            parent_id=parent.span_id,
+            sampled=parent.sampled and self.endpoints.telemetry.otlp_endpoint is not None,
+        )
+
+    def _add_gauges(self, attached: Telemetry) -> None:
+        if attached.metrics is not None:
+            attached.metrics.gauge(
+                "outgrow_db_pool_connections",
+                "Connections of the pool by state.",
+                ("node", "state"),
+                lambda: {
+                    (node, state): count
+                    for node, figures in self.db.figures().items()
+                    for state, count in figures.items()
+                },
+            )
+            attached.metrics.gauge(
+                "outgrow_cache_entries", "Entries in this process's cache.", (), lambda: {(): self.cache.figures()["entries"]}
+            )

@@ -11,8 +11,8 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,7 +20,7 @@ KEPT_S = 1.0
 DISK_FREE_BYTES_MIN = 256 * 1024 * 1024
 REASON_LENGTH_MAX = 500
 
-Run = Callable[[], Awaitable[str | None]]
+Run = Callable[[], Coroutine[Any, Any, str | None]]
 """A check: raises when what it checks is not in order, else returns a remark or None."""
 
 Status = Literal["ok", "degraded", "failing"]

@@ -27,6 +27,10 @@ STAGES = (
 """The ladder, in order: stage 1 is STAGES[0]. stages/ has a file for each."""
 
 Duration = Annotated[float, Meta(gt=0, description='seconds, or text like "250ms", "30s", "5m", "1h"')]
+ImportName = Annotated[str, Meta(pattern=r"^[\w.]+:[\w.]+$")]
+PostgresUrl = Annotated[str, Meta(pattern=r"^(postgres|postgresql)://")]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
+Secret = Annotated[str, Meta(min_length=32)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -34,13 +38,13 @@ class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[application]"""
 
     name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="short name; also the database's and its role's")] = "app"
-    app: Annotated[str, Meta(pattern=r"^[\w.]+:[\w.]+$", description='the ASGI application: "module:attribute"')] = "app:app"
+    app: Annotated[ImportName, Meta(description='the ASGI application: "module:attribute"')] = "app:app"
     migrations: Annotated[str | None, Meta(description="folder with Alembic revisions in versions/")] = None
-    seed: Annotated[str | None, Meta(pattern=r"^[\w.]+:[\w.]+$", description='"module:function" for `outgrow seed`')] = None
+    seed: Annotated[ImportName | None, Meta(description='"module:function" for `outgrow seed`')] = None
     host: Annotated[str, Meta(description="address to listen on; loopback unless you say otherwise")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="port to listen on")] = 8000
     consistency: Annotated[Literal["strong", "session", "eventual"], Meta(description="how fresh reads are by default")] = "session"
-    secret: Annotated[str | None, Meta(min_length=32, description="every signing key derives from it; the fleet makes one")] = None
+    secret: Annotated[Secret | None, Meta(description="every signing key derives from it; the fleet makes one")] = None
     environment: Annotated[dict[str, str], Meta(description="variables for the application's processes")] = {}
 
 
@@ -49,8 +53,8 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     engine: Annotated[Literal["sqlite", "postgres"], Meta(description="the stage chooses it")] = "sqlite"
     file: Annotated[str | None, Meta(description="SQLite's file; by default .outgrow/data/NAME.db")] = None
-    url: Annotated[str | None, Meta(pattern=r"^(postgres|postgresql)://", description="a PostgreSQL of your own")] = None
-    migrations_url: Annotated[str | None, Meta(pattern=r"^(postgres|postgresql)://", description="the same database, as a role that may create tables")] = None
+    url: Annotated[PostgresUrl | None, Meta(description="a PostgreSQL of your own")] = None
+    migrations_url: Annotated[PostgresUrl | None, Meta(description="the same database, as a role that may create tables")] = None
     programs: Annotated[str | None, Meta(description="folder of a PostgreSQL installation, 16 or newer, to run instead of the packaged one")] = None
     pool: Annotated[int, Meta(ge=1, le=1000, description="connections of each process")] = 10
     statement_timeout: Annotated[Duration, Meta(description="a statement that runs longer is cancelled")] = 30.0
@@ -77,7 +81,7 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     metrics: Annotated[Literal["local", "public", "off"], Meta(description="who may read /metrics")] = "local"
     access_log: Annotated[bool, Meta(description="one JSON line for each request")] = True
-    otlp_endpoint: Annotated[str | None, Meta(pattern=r"^https?://", description="OpenTelemetry collector, OTLP over HTTP")] = None
+    otlp_endpoint: Annotated[HttpUrl | None, Meta(description="OpenTelemetry collector, OTLP over HTTP")] = None
     trace_sample: Annotated[float, Meta(ge=0, le=1, description="share of the requests that are traced; errors always are")] = 0.01
 
 

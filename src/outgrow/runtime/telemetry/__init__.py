@@ -38,10 +38,16 @@ class Telemetry:
             return "text/plain; charset=utf-8", b""
         return self.metrics.exposition(accept)
 
-    def close(self) -> None:
-        """Flush the access log and send the spans that wait, for at most a few seconds. Blocks."""
+    def flush(self) -> None:
+        """Write the lines and send the spans that are held, for at most a few seconds. Blocks."""
         if self._access_log is not None:
-            self._access_log.close()
+            self._access_log.flush()
+        if self._traces is not None:
+            self._traces.flush()
+
+    def close(self) -> None:
+        """Flush, and send no more spans after that. At the end of the process it happens by itself."""
+        self.flush()
         if self._traces is not None:
             self._traces.close()
 

@@ -20,6 +20,7 @@ import stat
 import threading
 import time
 import traceback
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -47,7 +48,7 @@ class Lines:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._held: list[bytes] = []
+        self._held: deque[bytes] = deque()  # its append is atomic: `add` takes no lock
         self._left: list[bytes] = []
         self._left_bytes = 0
         self._dropped = 0
@@ -72,9 +73,10 @@ class Lines:
         """Write what is held, waiting at most so long for a reader that is behind."""
         self._armed = False
         with self._lock:
-            held, self._held = self._held, []
-            self._left += held
-            self._left_bytes += sum(map(len, held))
+            while self._held:
+                line = self._held.popleft()
+                self._left.append(line)
+                self._left_bytes += len(line)
             try:
                 self._write(wait_s)
             except OSError:
@@ -129,9 +131,12 @@ class Lines:
         return bool(self._poll.poll(remaining_ms))
 
     def _bound(self) -> None:
+        too_old = 0
         while self._left_bytes > HELD_BYTES_MAX:
-            self._left_bytes -= len(self._left.pop(0))
-            self._dropped += 1
+            self._left_bytes -= len(self._left[too_old])
+            too_old += 1
+        del self._left[:too_old]
+        self._dropped += too_old
         if self._dropped and not self._left:
             dropped, self._dropped = self._dropped, 0
             note = {"ts": timestamp(time.time()), "level": "warning", "logger": "outgrow.logs"}
@@ -205,8 +210,8 @@ class AccessLog:
         )
         self._add(self._encode(record) + b"\n")
 
-    def close(self) -> None:
-        """Write the lines that are still held."""
+    def flush(self) -> None:
+        """Write the lines that are still held, for at most a second."""
         self._lines.flush(1.0)
 
 

@@ -9,6 +9,7 @@ Loaded only where an endpoint is set: it needs the extra outgrow[otlp].
 
 from __future__ import annotations
 
+import atexit
 import time
 
 from outgrow.errors import Misuse
@@ -29,7 +30,7 @@ except ImportError as error:
         hint="pip install 'outgrow[otlp]'",
     ) from error
 
-CLOSE_TIMEOUT_S = 3.0
+FLUSH_TIMEOUT_S = 3.0
 EXPORT_TIMEOUT_S = 5.0
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SCOPE = InstrumentationScope("outgrow")
@@ -42,6 +43,7 @@ class Traces:
         self._resource = Resource.create({"service.name": application or "outgrow"})
         exporter = OTLPSpanExporter(endpoint=traces_url(endpoint), timeout=EXPORT_TIMEOUT_S)
         self._processor = BatchSpanProcessor(exporter)
+        atexit.register(self.close)
 
     def request_finished(
         self, scope: Scope, method: str, route: str, status: int, seconds: float, path: str, error: str | None
@@ -77,9 +79,13 @@ class Traces:
             )
         )
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Send what waits, for at most a few seconds."""
-        self._processor.force_flush(int(CLOSE_TIMEOUT_S * 1000))
+        self._processor.force_flush(int(FLUSH_TIMEOUT_S * 1000))
+
+    def close(self) -> None:
+        """Send what waits, and nothing that comes later."""
+        atexit.unregister(self.close)
         self._processor.shutdown()  # type: ignore[no-untyped-call]
 
     def _end(self, span: ReadableSpan) -> None:
