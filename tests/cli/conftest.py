@@ -47,7 +47,9 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, **changes}
 
 
-def run(*arguments: str | Path, cwd: Path | None = None, timeout_s: float = 60.0, **variables: str) -> Outcome:
+def run(
+    *arguments: str | Path, cwd: Path | None = None, timeout_s: float = 60.0, **variables: str
+) -> Outcome:
     """Call the command and wait for its end. Its output never holds a traceback."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],

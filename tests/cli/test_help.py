@@ -35,7 +35,9 @@ def test_help_imports_no_command() -> None:
         "import sys; from outgrow.cli.run import run; run(['--help'])\n"
         "print(sorted(m for m in sys.modules if m.startswith(('outgrow.', 'rich', 'sqlalchemy', 'asyncio'))))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
     loaded = done.stdout.splitlines()[-1]
     assert "outgrow.cli.up" not in loaded and "outgrow.topology" not in loaded
     assert "rich" not in loaded and "sqlalchemy" not in loaded and "asyncio" not in loaded

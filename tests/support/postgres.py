@@ -62,13 +62,15 @@ class PostgresServer:
 
     def url(self, database: str = "postgres", *, user: str | None = None, password: str | None = None) -> str:
         """The URL of one of its databases, with the password in it."""
-        return f"postgresql://{user or self.user}:{password or self.password}@127.0.0.1:{self.port}/{database}"
+        return (
+            f"postgresql://{user or self.user}:{password or self.password}@127.0.0.1:{self.port}/{database}"
+        )
 
     def initialise(self) -> None:
         """Make the data directory; SCRAM from the first connection on."""
         secret = self.directory / "password"
         secret.write_text(self.password)
-        command = [programs() / "initdb", "-D", self.data, "-U", self.user, "--auth=scram-sha-256"]
+        command = [str(programs() / "initdb"), "-D", str(self.data), "-U", self.user, "--auth=scram-sha-256"]
         options = [f"--pwfile={secret}", "--no-sync", "--locale=C", "-E", "UTF8", "--no-instructions"]
         subprocess.run([*unprivileged(), *command, *options], check=True, capture_output=True)
         with (self.data / "postgresql.conf").open("a") as file:
@@ -76,9 +78,10 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        log = (self.directory / "log").open("ab")
-        command = [programs() / "postgres", "-D", self.data, "-h", "127.0.0.1", "-p", str(self.port)]
-        self.process = subprocess.Popen([*unprivileged(), *command], stdout=log, stderr=log, start_new_session=True)
+        place = ["-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port)]
+        command = [*unprivileged(), str(programs() / "postgres"), *place]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 30
         while True:
             try:

@@ -1,7 +1,8 @@
 """Reading the nodes' log files: the last lines, and what is added, across rotations.
 
-A fleet writes .outgrow/logs/NODE.log and renames it NODE.log.1 when it is large. The files are read
-and not the running supervisor asked, because they are most wanted when nothing runs any more.
+A fleet writes .outgrow/logs/NODE.log; when it is large, it copies it to NODE.log.1 and cuts it to
+nothing. The files are read and not the running supervisor asked, because they are most wanted when
+nothing runs any more.
 """
 
 from __future__ import annotations
@@ -33,46 +34,18 @@ class Follower:
     """What is added to one log from now on, complete lines alone."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
+        self._file = path.open("rb")
+        self._position = self._file.seek(0, os.SEEK_END)
         self._rest = b""
-        self._open(at_end=True)
 
     def read(self) -> list[str]:
         """The lines since the last call."""
-        if self._file is None:
-            self._open(at_end=False)
-            if self._file is None:
-                return []
-        lines = self._lines(self._file)
-        if self._rotated(self._file):
-            lines += self._lines(self._file)  # written between our reading and the rename
-            self.close()
-            self._open(at_end=False)
-        return lines
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self, *, at_end: bool) -> None:
-        try:
-            self._file = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        if at_end:
-            self._file.seek(0, os.SEEK_END)
-
-    def _lines(self, file: BinaryIO) -> list[str]:
-        *lines, self._rest = (self._rest + file.read()).split(b"\n")
+        if os.fstat(self._file.fileno()).st_size < self._position:
+            self._position = self._file.seek(0)  # cut to nothing, because it had grown too large
+        added = self._file.read()
+        self._position += len(added)
+        *lines, self._rest = (self._rest + added).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
-
-    def _rotated(self, file: BinaryIO) -> bool:
-        try:
-            return os.stat(self._path).st_ino != os.fstat(file.fileno()).st_ino
-        except FileNotFoundError:
-            return True
 
 
 def _last_lines(path: Path, count: int) -> list[bytes]:

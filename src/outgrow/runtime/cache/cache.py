@@ -7,6 +7,9 @@
 The note is taken before the load, so the race 'a slow reader stores the old value after the
 invalidation' cannot happen: an invalidation in between changes a version, and the value is handed
 to its caller but not stored.
+
+A write block passes the cache by: what its transaction reads is not committed, so it must not be
+kept, and what others have kept is not what its transaction sees.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextvars import copy_context
+from contextvars import ContextVar
 from time import monotonic, perf_counter
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -24,7 +27,7 @@ from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Position
-from outgrow.runtime.cache.memory import Entry, Tag, entries
+from outgrow.runtime.cache.memory import Entry, Note, Tag, entries
 from outgrow.runtime.events import Events
 
 V = TypeVar("V")
@@ -38,10 +41,16 @@ _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 
 
 class Cache:
-    """The cache of one process. Values are kept as they are, not copied: do not change what you get."""
+    """The cache of one process. Values are kept as they are, not copied: do not change what you get.
 
-    def __init__(self, settings: endpoints.Cache, events: Events, *, position: Callable[[], Position]) -> None:
-        self.enabled = settings.engine != "off"
+    Other processes do not hear of an invalidation: there, an entry lives until its `ttl` is over, but
+    no session gets one that is older than its own writes.
+    """
+
+    def __init__(
+        self, settings: endpoints.Cache, events: Events, *, position: Callable[[], Position]
+    ) -> None:
+        self.enabled = settings.engine != "off" and settings.entries_max > 0
         self._entries = entries(settings.entries_max)
         self._events = events
         self._position = position
@@ -62,23 +71,33 @@ class Cache:
         """The value of `key`; what `load` returns when it is not there.
 
         `ttl` is seconds or text like "5m" (it varies by 10%); `tags` are what the value depends on,
-        beside its own key. Callers that miss at the same time share one load. An error of `load` is
-        raised to those who waited for it, and nothing is stored.
+        beside its own key: a key's are the same wherever it is asked for. Callers that miss at the
+        same time share one load, which goes on when they go away. An error of `load` is raised to
+        those who waited for it, and nothing is stored. Inside a write block it is just `load()`.
         """
         entry: Entry | None = self._entries.get(key)
+        # The hottest lines of the tier: `_good` says the same, and a call more is a tenth more.
         if entry is not None and entry.expires > monotonic():
-            for tag, version in entry.tags:
+            for tag, version in entry.note:
                 if tag.version != version:
                     break
             else:
                 scope = request.current.get()
-                if scope is None or not scope.bookmark.tags or _new_enough(entry, scope.bookmark):
+                if (
+                    scope is None
+                    or not scope.bookmark.tags
+                    or _covers(entry.position, entry.note, scope.bookmark)
+                ) and request.unit_of_work.get() is None:
+                    around = _around.get()
+                    if around is not None:
+                        around.lower(entry.position)
                     for sink in self._events.cache_read.sinks:
                         sink(entry.prefix, "hit")
                     return entry.value  # type: ignore[no-any-return]
-        if not self.enabled:
+        if not self.enabled or request.unit_of_work.get() is not None:
             return await load()
-        return await self._miss(key, load, self._seconds(ttl), tags)  # type: ignore[no-any-return]
+        outcome = "miss" if entry is None or entry.expires <= monotonic() else "stale"
+        return await self._join_or_load(key, load, self._seconds(ttl), tags, outcome)  # type: ignore[no-any-return]
 
     async def get_many(
         self,
@@ -90,23 +109,18 @@ class Cache:
     ) -> dict[str, V]:
         """The values of many keys; `load_many` is called once with those that are missing.
 
-        A key that `load_many` does not return is absent from the result. `tags` gives a key's tags.
+        A key that `load_many` does not return is absent from the result, one that it was not asked
+        for is left out. `tags` gives a key's tags. Loads of several callers are not shared.
         """
         wanted = list(dict.fromkeys(keys))
-        if not self.enabled:
-            return dict(await load_many(wanted)) if wanted else {}
+        if not self.enabled or request.unit_of_work.get() is not None:
+            loaded = await load_many(wanted) if wanted else {}
+            return {key: loaded[key] for key in wanted if key in loaded}
         found = {key: entry.value for key in wanted if (entry := self._good(key)) is not None}
         missing = [key for key in wanted if key not in found]
         self._tell_many(found, missing)
         if missing:
-            position = self._position()
-            notes = {key: self._note(key, tags(key)) for key in missing}
-            started = perf_counter()
-            loaded = await load_many(missing)
-            for key, value in loaded.items():
-                if key in notes:
-                    self._store(key, value, position, notes[key], self._seconds(ttl), perf_counter() - started)
-            found.update(loaded)
+            found.update(await self._load_many(missing, load_many, self._seconds(ttl), tags))
         return {key: found[key] for key in wanted if key in found}
 
     def invalidate(self, *names: str) -> None:
@@ -133,56 +147,105 @@ class Cache:
         """How much it holds."""
         return {"entries": len(self._entries), "loads": len(self._loads)}
 
-    def _good(self, key: str) -> Entry | None:
-        entry: Entry | None = self._entries.get(key)
-        if entry is None or entry.expires <= monotonic():
-            return None
-        for tag, version in entry.tags:
-            if tag.version != version:
-                return None
-        scope = request.current.get()
-        if scope is not None and scope.bookmark.tags and not _new_enough(entry, scope.bookmark):
-            return None
-        return entry
-
-    async def _miss(
-        self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str]
+    async def _join_or_load(
+        self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str], outcome: str
     ) -> Any:
-        running = self._loads.get(key)
         scope = request.current.get()
-        if running is not None and running.serves(scope.bookmark if scope is not None else None):
-            self._events.cache_read(_prefix(key), "waited")
-            return await asyncio.shield(running.task)
-        self._events.cache_read(_prefix(key), "miss")
-        started = Load(self._position(), self._note(key, tags))
+        bookmark = scope.bookmark if scope is not None else None
+        while True:
+            running = self._loads.get(key)
+            if running is None or not running.serves(bookmark):
+                self._events.cache_read(_prefix(key), outcome)
+                return await _result(self._start(key, load, ttl_s, tags), _around.get())
+            try:
+                value = await _result(running, _around.get())
+            except asyncio.CancelledError:
+                if not running.task.cancelled() or _being_cancelled():
+                    raise
+                continue  # that load was cancelled from within, which is no business of this caller
+            if running.covers(bookmark):
+                self._events.cache_read(_prefix(key), "waited")
+                return value
+
+    def _start(self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str]) -> Load:
+        note = self._note(key, tags)
+        started = Load(key, self._read_at(note), note)
         # A task of its own: when the caller who happened to be first goes away, the others still get it.
-        context = copy_context()
-        context.run(request.unit_of_work.set, None)
-        started.task = asyncio.get_running_loop().create_task(self._load(key, load, started, ttl_s), context=context)
+        started.task = asyncio.get_running_loop().create_task(self._load(load, started, ttl_s))
         started.task.add_done_callback(_retrieve)
         self._loads[key] = started
-        return await asyncio.shield(started.task)
+        return started
 
-    async def _load(self, key: str, load: Callable[[], Awaitable[Any]], this: Load, ttl_s: float) -> Any:
+    async def _load(self, load: Callable[[], Awaitable[Any]], this: Load, ttl_s: float) -> Any:
         started = perf_counter()
+        token = _around.set(this)
         try:
             value = await load()
         finally:
-            if self._loads.get(key) is this:
-                del self._loads[key]
-        self._store(key, value, this.position, this.note, ttl_s, perf_counter() - started)
+            _around.reset(token)  # else task, context and load refer to each other in a circle
+            if self._loads.get(this.key) is this:
+                del self._loads[this.key]
+        self._store(this.key, value, this.position, this.note, ttl_s, perf_counter() - started)
         return value
 
-    def _store(
-        self, key: str, value: Any, position: Position, note: tuple[tuple[Tag, int], ...], ttl_s: float, took: float
-    ) -> None:
+    async def _load_many(
+        self,
+        missing: list[str],
+        load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]],
+        ttl_s: float,
+        tags: Callable[[str], Iterable[str]],
+    ) -> dict[str, V]:
+        notes = {key: self._note(key, tags(key)) for key in missing}
+        whole = Load("", min(self._read_at(note) for note in notes.values()), ())
+        around = _around.get()
+        token = _around.set(whole)
+        started = perf_counter()
+        try:
+            answer = await load_many(missing)
+        finally:
+            _around.reset(token)
+        if around is not None:
+            around.lower(whole.position)
+        loaded = {key: answer[key] for key in missing if key in answer}
+        for key, value in loaded.items():
+            self._store(key, value, whole.position, notes[key], ttl_s, perf_counter() - started)
+        return loaded
+
+    def _store(self, key: str, value: Any, position: Position, note: Note, ttl_s: float, took: float) -> None:
         good = all(tag.version == version and position >= tag.floor for tag, version in note)
-        if good:
+        if good and not self._holds_newer(key, position):
             expires = monotonic() + ttl_s * random.uniform(1 - JITTER, 1 + JITTER)
             self._entries.insert(key, Entry(value, position, expires, note, _prefix(key)))
         self._events.cache_loaded(_prefix(key), took, good)
 
-    def _note(self, key: str, tags: Iterable[str]) -> tuple[tuple[Tag, int], ...]:
+    def _good(self, key: str) -> Entry | None:
+        """What may be served to this caller."""
+        entry: Entry | None = self._entries.get(key)
+        if entry is None or not entry.alive():
+            return None
+        scope = request.current.get()
+        if scope is not None and not _covers(entry.position, entry.note, scope.bookmark):
+            return None
+        around = _around.get()
+        if around is not None:
+            around.lower(entry.position)
+        return entry
+
+    def _holds_newer(self, key: str, position: Position) -> bool:
+        """Two loads overlapped, since the one that began first could not serve the other's session."""
+        held: Entry | None = self._entries.get(key)
+        return held is not None and held.position > position and held.alive()
+
+    def _read_at(self, note: Note) -> Position:
+        """What a load that starts now sees at least: what this process knows of, and its session's writes."""
+        position = self._position()
+        scope = request.current.get()
+        if scope is not None and scope.bookmark.tags:
+            for tag, _ in note:
+                position = max(position, scope.bookmark.tag_floor(tag.name) or position)
+        return position
+
+    def _note(self, key: str, tags: Iterable[str]) -> Note:
         """The tags as they are now. An entry depends on its own key, too."""
         if isinstance(tags, str):
             raise Misuse(f"tags={tags!r} is one text", hint=f"write tags=[{tags!r}]")
@@ -190,7 +253,7 @@ class Cache:
         for name in dict.fromkeys((key, *tags)):
             tag = self._tags.get(name)
             if tag is None:
-                tag = self._tags[name] = Tag(name, Position(0, 0))
+                tag = self._tags[name] = Tag(name)
             noted.append((tag, tag.version))
         return tuple(noted)
 
@@ -216,39 +279,80 @@ class Cache:
         if known is None:
             found = _DURATION.match(ttl)
             if found is None:
-                raise Misuse(f"ttl={ttl!r} is no duration", hint='seconds, or text like "250ms", "30s", "5m", "1h"')
+                raise Misuse(
+                    f"ttl={ttl!r} is no duration", hint='seconds, or text like "250ms", "30s", "5m", "1h"'
+                )
             known = self._ttls[ttl] = float(found[1]) * _UNITS[found[2]]
         return known
 
 
 class Load:
-    """A load under way: since which position, and with which versions of the tags."""
+    """A load under way: since which position, and with which versions of the tags.
 
-    __slots__ = ("note", "position", "task")
+    A load may get parts of its value from the cache, or wait for other loads. It is then as old as
+    the oldest part, and the loads that it waits for are known, so that a circle of them is told
+    instead of waiting for ever.
+    """
 
-    def __init__(self, position: Position, note: tuple[tuple[Tag, int], ...]) -> None:
+    __slots__ = ("key", "note", "position", "task", "waits_for")
+
+    def __init__(self, key: str, position: Position, note: Note) -> None:
+        self.key = key
         self.position = position
         self.note = note
         self.task: asyncio.Task[Any]
+        self.waits_for: set[Load] = set()
 
     def serves(self, bookmark: Bookmark | None) -> bool:
         """Whether a caller who comes now may have its value: nothing was invalidated since it began."""
-        for tag, version in self.note:
-            if tag.version != version:
-                return False
-            floor = bookmark.tag_floor(tag.name) if bookmark is not None else None
-            if floor is not None and floor > self.position:
-                return False
-        return True
+        return all(tag.version == version for tag, version in self.note) and self.covers(bookmark)
+
+    def covers(self, bookmark: Bookmark | None) -> bool:
+        """Whether it sees what the session wrote. A part from the cache can make this untrue later."""
+        return bookmark is None or _covers(self.position, self.note, bookmark)
+
+    def lower(self, position: Position) -> None:
+        """A part of its value was read at this position."""
+        self.position = min(self.position, position)
+
+    def needs(self, other: Load) -> bool:
+        """Whether it waits for the other, directly or not."""
+        return self is other or any(load.needs(other) for load in self.waits_for)
 
 
-def _new_enough(entry: Entry, bookmark: Bookmark) -> bool:
-    """Whether the session wrote none of the entry's tags after it was read."""
-    for tag, _ in entry.tags:
+_around: ContextVar[Load | None] = ContextVar("outgrow_cache_load", default=None)
+"""The load inside of which the caller runs."""
+
+
+async def _result(load: Load, around: Load | None) -> Any:
+    """The load's value; the caller may be cancelled without harm to it."""
+    if around is None:
+        return await asyncio.shield(load.task)
+    if load.needs(around):
+        raise Misuse(
+            f"the load of {load.key!r} needs {around.key!r}, whose load needs {load.key!r}",
+            hint="a value in the cache cannot be made from itself",
+        )
+    around.waits_for.add(load)
+    try:
+        return await asyncio.shield(load.task)
+    finally:
+        around.waits_for.discard(load)
+        around.lower(load.position)
+
+
+def _covers(position: Position, note: Note, bookmark: Bookmark) -> bool:
+    """Whether the session wrote none of these tags after `position`."""
+    for tag, _ in note:
         floor = bookmark.tag_floor(tag.name)
-        if floor is not None and floor > entry.position:
+        if floor is not None and floor > position:
             return False
     return True
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _prefix(key: str) -> str:

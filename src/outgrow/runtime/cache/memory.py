@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 from cachebox import LRUCache
 
-from outgrow.runtime.bookmark import Position
+from outgrow.runtime.bookmark import ZERO, Position
 
 
 class Tag:
@@ -18,25 +19,31 @@ class Tag:
 
     __slots__ = ("__weakref__", "floor", "name", "version")
 
-    def __init__(self, name: str, floor: Position) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.version = 0
-        self.floor = floor
+        self.floor = ZERO
+
+
+Note = tuple[tuple[Tag, int], ...]
+"""Tags with their versions at one moment."""
 
 
 class Entry:
     """One value with what it was read at and what it depends on. Times are time.monotonic() seconds."""
 
-    __slots__ = ("expires", "position", "prefix", "tags", "value")
+    __slots__ = ("expires", "note", "position", "prefix", "value")
 
-    def __init__(
-        self, value: Any, position: Position, expires: float, tags: tuple[tuple[Tag, int], ...], prefix: str
-    ) -> None:
+    def __init__(self, value: Any, position: Position, expires: float, note: Note, prefix: str) -> None:
         self.value = value
         self.position = position
         self.expires = expires
-        self.tags = tags
+        self.note = note
         self.prefix = prefix
+
+    def alive(self) -> bool:
+        """In time, and none of its tags invalidated since its load began."""
+        return self.expires > monotonic() and all(tag.version == version for tag, version in self.note)
 
 
 def entries(count_max: int) -> LRUCache[str, Entry]:

@@ -15,34 +15,42 @@ claiming process's clock; leases are long against the skew between machines.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, func, null, or_, select, update
+from sqlalchemy import BindParameter, and_, bindparam, delete, func, literal_column, null, or_, select, update
 
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.schema import outbox
 
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[int] = bindparam("ids", expanding=True)
 _FREE = and_(
     outbox.c.topic == bindparam("topic_wanted"),
-    outbox.c.state == "ready",
+    # Written out, since a partial index is not used for a parameter.
+    outbox.c.state == literal_column("'ready'"),
     or_(outbox.c.leased_until.is_(None), outbox.c.leased_until < bindparam("now")),
 )
 _HELD = and_(outbox.c.id.in_(_IDS), outbox.c.lease == bindparam("held"))
 _NEXT = select(func.min(outbox.c.available_at)).where(_FREE)
+# A CTE, so that PostgreSQL takes the locks once; a subquery may be run again for each row.
+_DUE = (
+    select(outbox.c.id)
+    .where(_FREE, outbox.c.available_at <= bindparam("now"))
+    .order_by(outbox.c.available_at, outbox.c.id)
+    .limit(bindparam("count"))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
 _CLAIM = (
     update(outbox)
-    .where(
-        outbox.c.id.in_(
-            select(outbox.c.id)
-            .where(_FREE, outbox.c.available_at <= bindparam("now"))
-            .order_by(outbox.c.available_at, outbox.c.id)
-            .limit(bindparam("count"))
-            .with_for_update(skip_locked=True)
-        )
+    .where(outbox.c.id.in_(select(_DUE.c.id)))
+    .values(
+        leased_until=bindparam("until"),
+        lease=bindparam("new_lease"),
+        attempts=outbox.c.attempts + 1,
+        # From now on the task may have read what the next message with this key is about.
+        dedupe=null(),
     )
-    .values(leased_until=bindparam("until"), lease=bindparam("new_lease"), attempts=outbox.c.attempts + 1)
     .returning(outbox.c.id, outbox.c.body, outbox.c.headers, outbox.c.attempts)
 )
 _EXTEND = update(outbox).where(_HELD).values(leased_until=bindparam("until"))
@@ -52,9 +60,13 @@ _RELEASE = (
     .where(_HELD)
     .values(leased_until=null(), lease=null(), available_at=bindparam("at"), error=bindparam("reason"))
 )
-_GIVE_BACK = update(outbox).where(_HELD).values(leased_until=null(), lease=null(), attempts=outbox.c.attempts - 1)
+_GIVE_BACK = (
+    update(outbox).where(_HELD).values(leased_until=null(), lease=null(), attempts=outbox.c.attempts - 1)
+)
 _BURY = (
-    update(outbox).where(_HELD).values(state="dead", leased_until=null(), lease=null(), error=bindparam("reason"))
+    update(outbox)
+    .where(_HELD)
+    .values(state="dead", leased_until=null(), lease=null(), error=bindparam("reason"))
 )
 
 
@@ -85,31 +97,38 @@ class Outbox:
         now = _now()
         async with self.database.write() as tx:
             rows = await tx.all(
-                _CLAIM, topic_wanted=topic, now=now, count=count, until=now + int(lease_s * 1000), new_lease=lease
+                _CLAIM,
+                topic_wanted=topic,
+                now=now,
+                count=count,
+                until=now + int(lease_s * 1000),
+                new_lease=lease,
             )
         return sorted((Claimed(row.id, row.body, row.headers, row.attempts) for row in rows), key=_by_id)
 
-    async def extend(self, ids: Iterable[int], lease: str, lease_s: float) -> int:
+    async def extend(self, ids: Collection[int], lease: str, lease_s: float) -> int:
         """Hold them longer; returns how many this worker still holds."""
         return await self._change(_EXTEND, ids, lease, until=_now() + int(lease_s * 1000))
 
-    async def acknowledge(self, ids: Iterable[int], lease: str) -> int:
+    async def acknowledge(self, ids: Collection[int], lease: str) -> int:
         """They are done and gone; returns how many this worker still held."""
         return await self._change(_ACKNOWLEDGE, ids, lease)
 
     async def release(self, identifier: int, lease: str, *, delay_s: float, reason: str) -> int:
         """It failed: to be tried again, not before `delay_s` have passed."""
-        return await self._change(_RELEASE, [identifier], lease, at=_now() + int(delay_s * 1000), reason=reason)
+        return await self._change(
+            _RELEASE, [identifier], lease, at=_now() + int(delay_s * 1000), reason=reason
+        )
 
-    async def give_back(self, ids: Iterable[int], lease: str) -> int:
-        """They were not worked on: ready at once, and this does not count as an attempt."""
+    async def give_back(self, ids: Collection[int], lease: str) -> int:
+        """Their worker ends before they do: ready at once, and this does not count as an attempt."""
         return await self._change(_GIVE_BACK, ids, lease)
 
     async def bury(self, identifier: int, lease: str, *, reason: str) -> int:
         """It failed for good: kept, with the reason, and never claimed again."""
         return await self._change(_BURY, [identifier], lease, reason=reason)
 
-    async def _change(self, statement: Any, ids: Iterable[int], lease: str, **parameters: Any) -> int:
+    async def _change(self, statement: Any, ids: Collection[int], lease: str, **parameters: Any) -> int:
         async with self.database.write() as tx:
             return await tx.execute(statement, ids=list(ids), held=lease, **parameters)
 

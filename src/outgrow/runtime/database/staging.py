@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlalchemy import func, text
 from sqlalchemy.dialects.postgresql import insert as insert_postgres
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
@@ -13,9 +14,29 @@ from outgrow.runtime.database.schema import outbox
 from outgrow.runtime.ids import Ids
 from outgrow.runtime.scope import Message
 
+_WAITING = {
+    "index_elements": [outbox.c.topic, outbox.c.dedupe],
+    "index_where": text("dedupe is not null and state = 'ready'"),
+}
+
+
+def _put_once(insert: Any, earlier: Any) -> Any:
+    """A message whose key waits already becomes one with it.
+
+    By an update, which holds the waiting row until this transaction ends: else a worker could claim
+    it now, run before our commit, and nobody would ever see to what we have written.
+    """
+    both = {
+        "body": insert.excluded.body,
+        "headers": insert.excluded.headers,
+        "available_at": earlier(outbox.c.available_at, insert.excluded.available_at),
+    }
+    return insert.on_conflict_do_update(**_WAITING, set_=both)
+
+
 PUT_ONCE = {
-    "sqlite": insert_sqlite(outbox).on_conflict_do_nothing(),
-    "postgres": insert_postgres(outbox).on_conflict_do_nothing(),
+    "sqlite": _put_once(insert_sqlite(outbox), func.min),
+    "postgres": _put_once(insert_postgres(outbox), func.least),
 }
 
 
@@ -29,10 +50,10 @@ class Staging:
         self._headers = headers
 
     def rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """One row a message, all with the same headers."""
+        """One row a message, all with the same headers; by key, so that two transactions cannot deadlock."""
         now = int(time.time() * 1000)
         headers = self._headers()
-        return [
+        rows = [
             {
                 "id": self._ids.next(),
                 "topic": message.topic,
@@ -44,3 +65,8 @@ class Staging:
             }
             for message in messages
         ]
+        return sorted(rows, key=_key)
+
+
+def _key(row: dict[str, Any]) -> str:
+    return row["dedupe"] or ""

@@ -4,7 +4,7 @@
                                                               ├─ done ──► acknowledge, many at a time
                                                               ├─ error ─► release with back-off
                                                               └─ too often ─► bury
-    meanwhile: extend the lease of all that is claimed
+    meanwhile: extend the lease of all that is held
 
 Delivery is at least once: a process that dies between a task's end and its acknowledgement leaves
 the message to be delivered again when its lease is over.
@@ -13,13 +13,14 @@ the message to be delivered again when its lease is over.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import random
 import secrets
 import traceback
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -30,13 +31,13 @@ from outgrow.runtime import scope as request
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope
 
-BATCH_MAX = 100
-LEASE_S = 30.0
-POLL_S = (1.0, 5.0)
-"""How often the table is looked at when nothing wakes the worker: from the first to the second."""
+HELD_MAX = 100
+HELD_PER_SLOT = 4
+"""How many messages a process holds for each that can run: a claim costs a commit, so it takes several."""
 
-BACK_OFF_S = (1.0, 600.0)
-CLOSE_S = 10.0
+UNKNOWN_ATTEMPTS_MAX = 20
+"""A task that this version does not know may be known to the next deploy."""
+
 REASON_LENGTH_MAX = 2000
 
 logger = logging.getLogger("outgrow.queue")
@@ -45,8 +46,23 @@ Adopt = Callable[[dict[str, str]], Scope]
 """Makes the scope of a message from its headers: its bookmark and its trace."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a worker spends its time. A pair is the shortest and the longest, with growth in between."""
+
+    lease_s: float = 30.0
+    poll_s: tuple[float, float] = (1.0, 5.0)
+    """How often the table is looked at when nothing wakes the worker."""
+
+    back_off_s: tuple[float, float] = (1.0, 600.0)
+    """How long a failed message waits, at most; the real wait is random below that ("full jitter")."""
+
+    close_s: float = 10.0
+    """How long close() waits for what runs."""
+
+
 class Claimed(Protocol):
-    """A message as the outbox hands it out."""
+    """A message as the outbox hands it out. `attempts` counts this delivery."""
 
     @property
     def id(self) -> int: ...
@@ -63,10 +79,10 @@ class Outbox(Protocol):
 
     async def due_in(self, topic: str) -> float | None: ...
     async def claim(self, topic: str, count: int, lease: str, lease_s: float) -> list[Any]: ...
-    async def extend(self, ids: Iterable[int], lease: str, lease_s: float) -> int: ...
-    async def acknowledge(self, ids: Iterable[int], lease: str) -> int: ...
+    async def extend(self, ids: Collection[int], lease: str, lease_s: float) -> int: ...
+    async def acknowledge(self, ids: Collection[int], lease: str) -> int: ...
     async def release(self, identifier: int, lease: str, *, delay_s: float, reason: str) -> int: ...
-    async def give_back(self, ids: Iterable[int], lease: str) -> int: ...
+    async def give_back(self, ids: Collection[int], lease: str) -> int: ...
     async def bury(self, identifier: int, lease: str, *, reason: str) -> int: ...
 
 
@@ -82,7 +98,7 @@ class Worker:
         *,
         topic: str,
         concurrency: int,
-        lease_s: float = LEASE_S,
+        pace: Pace,
     ) -> None:
         self._outbox = outbox
         self._find = find
@@ -90,15 +106,27 @@ class Worker:
         self._adopt = adopt
         self._topic = topic
         self._concurrency = concurrency
-        self._slots = asyncio.Semaphore(max(1, concurrency))
-        self._lease_s = lease_s
-        self._lease = secrets.token_hex(8)
+        self._held_max = min(HELD_MAX, concurrency * HELD_PER_SLOT)
+        self._pace = pace
+        self._lease = ""
         self._woken = asyncio.Event()
         self._finished = asyncio.Event()
-        self._claimed: dict[int, asyncio.Task[None] | None] = {}
+        self._held: set[int] = set()
+        self._ready: deque[tuple[Claimed, Scope]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
         self._done: list[int] = []
         self._loops: list[asyncio.Task[None]] = []
+        self._claiming = False
         self._closing = False
+
+    @property
+    def started(self) -> bool:
+        """Whether it works."""
+        return bool(self._loops)
+
+    def figures(self) -> dict[str, int]:
+        """Messages of this process by state."""
+        return {"running": len(self._running), "waiting": len(self._ready)}
 
     def wake(self, topic: str) -> None:
         """A message was committed in this process."""
@@ -107,143 +135,166 @@ class Worker:
 
     def start(self) -> None:
         """Begin. Does nothing when it has begun."""
-        if not self._loops:
-            self._closing = False
-            self._lease = secrets.token_hex(8)
-            self._loops = [
-                asyncio.create_task(loop(), name=f"outgrow-queue-{name}")
-                for name, loop in (
-                    ("claim", self._claim_for_ever),
-                    ("acknowledge", self._acknowledge_for_ever),
-                    ("extend", self._extend_for_ever),
-                )
-            ]
+        if self._loops:
+            return
+        self._closing = False
+        self._lease = secrets.token_hex(8)
+        self._loops = [
+            asyncio.create_task(loop(), name=f"outgrow-queue-{name}")
+            for name, loop in (
+                ("claim", self._claim_for_ever),
+                ("acknowledge", self._acknowledge_for_ever),
+                ("extend", self._extend_for_ever),
+            )
+        ]
 
     async def close(self) -> None:
-        """Claim no more; what runs has 10 s to end, then it is cancelled and given back."""
+        """Claim no more; what runs has a while to end, then it is cancelled. What is left is given back."""
         if not self._loops:
             return
         self._closing = True
+        self._ready.clear()
         self._woken.set()
-        _, late_claim = await asyncio.wait(self._loops[:1], timeout=CLOSE_S / 2)
-        for loop in late_claim:
-            loop.cancel()
-        await _ended(late_claim)
-        running = [task for task in self._claimed.values() if task is not None]
-        if running:
-            _, late = await asyncio.wait(running, timeout=CLOSE_S)
-            for task in late:
-                task.cancel()
-            await _ended(late)
-        for loop in self._loops:
-            loop.cancel()
-        await _ended(self._loops)
+        await _end(self._loops[:1], self._pace.close_s)
+        await _end(self._running, self._pace.close_s)
+        await _end(self._loops, 0)
         self._loops = []
-        with contextlib.suppress(DatabaseError):  # then the lease runs out, and they are delivered again
-            if self._done:
-                await self._outbox.acknowledge(self._take_done(), self._lease)
-            if self._claimed:
-                await self._outbox.give_back(list(self._claimed), self._lease)
-        self._claimed.clear()
+        done = self._take_done()
+        left = self._held.difference(done)
+        self._held.clear()
+        for ids, let_go in ((done, self._outbox.acknowledge), (left, self._outbox.give_back)):
+            if ids:
+                try:
+                    await let_go(list(ids), self._lease)
+                except DatabaseError as error:
+                    logger.warning("%d messages wait until their lease is over: %s", len(ids), error)
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until nothing is due or running."""
+        """Wait until nothing is due or running. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            while self._claimed or self._done or (await self._outbox.due_in(self._topic)) == 0.0:
+            while (await self._outbox.due_in(self._topic)) == 0.0 or self._claiming or self._held:
                 self._woken.set()
                 await asyncio.sleep(0.01)
 
+    # Claiming
+
     async def _claim_for_ever(self) -> None:
-        pause = POLL_S[0]
+        shortest, longest = self._pace.poll_s
+        pause = shortest
         while not self._closing:
-            room = min(BATCH_MAX, max(1, self._concurrency * 4)) - len(self._claimed)
-            claimed: list[Claimed] = []
-            due: float | None = None
+            self._woken.clear()
+            due = None
             try:
-                self._woken.clear()
-                if room > 0:
+                if self._has_room():
                     due = await self._outbox.due_in(self._topic)
-                    if due == 0.0:
-                        claimed = await self._claim(room)
-            except DatabaseError as error:
-                logger.warning("the queue cannot be read: %s", error)
-            if claimed or self._closing:
-                pause = POLL_S[0]
-                continue
+                    if due == 0.0 and await self._claim():
+                        pause = shortest
+                        continue
+            except Exception as error:  # noqa: BLE001, the loop goes on
+                _complain("the queue cannot be read", error)
             wait = pause if due is None else min(pause, max(due, 0.01))
-            pause = min(pause * 1.5, POLL_S[1])
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
                     await self._woken.wait()
-                    pause = POLL_S[0]
+                pause = shortest
+            except TimeoutError:
+                pause = min(pause * 1.5, longest)
 
-    async def _claim(self, count: int) -> list[Claimed]:
+    def _has_room(self) -> bool:
+        """Not as soon as one has ended: a claim costs a commit, however many it brings."""
+        return len(self._held) <= self._held_max // 2
+
+    async def _claim(self) -> bool:
         # The claim is itself a commit after those that staged the messages: whoever reads at its
         # position sees the rows that the messages speak of.
         scope = Scope()
         token = request.current.set(scope)
+        self._claiming = True
         try:
-            claimed = await self._outbox.claim(self._topic, count, self._lease, self._lease_s)
+            count = self._held_max - len(self._held)
+            claimed: list[Claimed] = await self._outbox.claim(
+                self._topic, count, self._lease, self._pace.lease_s
+            )
         finally:
             request.current.reset(token)
+            self._claiming = False
         for message in claimed:
-            self._claimed[message.id] = None
-        for message in claimed:
-            await self._slots.acquire()
-            if self._closing:
-                self._slots.release()
-                break
-            task = asyncio.create_task(self._work(message, scope))
-            task.add_done_callback(lambda _: self._slots.release())
-            self._claimed[message.id] = task
-        return claimed
+            if message.id not in self._held:  # else its lease was over, but it runs here nevertheless
+                self._held.add(message.id)
+                self._ready.append((message, scope))
+        if self._closing:
+            self._ready.clear()  # close() gives them back
+        self._fill()
+        return bool(claimed)
+
+    def _fill(self) -> None:
+        while self._ready and len(self._running) < self._concurrency:
+            task = asyncio.create_task(self._work(*self._ready.popleft()))
+            self._running.add(task)
+            task.add_done_callback(self._has_run)
+
+    def _has_run(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._fill()
+        if self._has_room():
+            self._woken.set()
+
+    # Running
 
     async def _work(self, message: Claimed, claim: Scope) -> None:
         started = perf_counter()
-        scope = self._adopt(msgspec.json.decode(message.headers, type=dict[str, str]))
-        scope.bookmark.merge(claim.bookmark)
-        token = request.current.set(scope)
-        name = "unknown"
+        token = request.current.set(self._scope_of(message, claim))
+        name, attempts_max, outcome = "unknown", UNKNOWN_ATTEMPTS_MAX, "done"
         try:
-            task, args, kwargs = self._find(message.body)
-            name = task.name
-            await _run(task, args, kwargs)
-        except asyncio.CancelledError:
-            raise  # close() gives it back
-        except Exception as error:
-            await self._failed(message, name, error, started)
-        else:
-            self._done.append(message.id)
-            self._finished.set()
-            self._events.message_finished(name, "done", perf_counter() - started, message.attempts)
+            try:
+                task, args, kwargs = self._find(message.body)
+                name, attempts_max = task.name, task.attempts
+                if message.attempts > attempts_max:
+                    raise WorkerLost(f"each of its {attempts_max} attempts ended with its worker's death")
+                await _run(task, args, kwargs)
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                    raise  # by close(), which gives the message back
+                outcome = "dead" if message.attempts >= attempts_max else "retry"
+                logger.log(
+                    logging.ERROR if outcome == "dead" else logging.WARNING,
+                    "%s failed at attempt %d of %d%s: %s",
+                    name, message.attempts, attempts_max, ", buried" if outcome == "dead" else "", error,
+                    exc_info=None if isinstance(error, Misuse | WorkerLost) else error,
+                )  # fmt: skip
+                await self._put_back(message, outcome, error)
+            else:
+                self._done.append(message.id)
+                self._finished.set()
+            self._events.message_finished(name, outcome, perf_counter() - started, message.attempts)
         finally:
             request.current.reset(token)
 
-    async def _failed(self, message: Claimed, name: str, error: Exception, started: float) -> None:
-        reason = "".join(traceback.format_exception(error))[-REASON_LENGTH_MAX:]
-        attempts_max = self._attempts_of(message)
-        dead = message.attempts >= attempts_max
-        logger.error(
-            "%s failed at attempt %d of %d%s: %s", name, message.attempts, attempts_max,
-            ", buried" if dead else "", error, exc_info=not isinstance(error, Misuse),
-        )  # fmt: skip
+    def _scope_of(self, message: Claimed, claim: Scope) -> Scope:
         try:
-            if dead:
+            scope = self._adopt(msgspec.json.decode(message.headers, type=dict[str, str]))
+        except Exception as error:  # noqa: BLE001, the message counts more
+            _complain(f"message {message.id} is worked on without its headers", error)
+            scope = Scope()
+        scope.bookmark.merge(claim.bookmark)
+        return scope
+
+    async def _put_back(self, message: Claimed, outcome: str, error: BaseException) -> None:
+        """Note the failure. When that fails too, the end of the lease brings the message back."""
+        reason = "".join(traceback.format_exception(error))[-REASON_LENGTH_MAX:].replace("\0", "")
+        try:
+            if outcome == "dead":
                 await self._outbox.bury(message.id, self._lease, reason=reason)
             else:
-                delay = min(BACK_OFF_S[1], BACK_OFF_S[0] * 2 ** (message.attempts - 1)) * random.uniform(0.5, 1.0)
-                await self._outbox.release(message.id, self._lease, delay_s=delay, reason=reason)
-        except DatabaseError as unreachable:
-            logger.warning("%s: its failure could not be noted, it is delivered again: %s", name, unreachable)
+                shortest, longest = self._pace.back_off_s
+                delay_s = random.uniform(0, min(longest, shortest * 2 ** (message.attempts - 1)))
+                await self._outbox.release(message.id, self._lease, delay_s=delay_s, reason=reason)
+        except Exception as unreachable:  # noqa: BLE001, nobody above could do more
+            _complain(f"message {message.id} waits until its lease is over", unreachable)
         finally:
-            self._claimed.pop(message.id, None)
-        self._events.message_finished(name, "dead" if dead else "retry", perf_counter() - started, message.attempts)
+            self._held.discard(message.id)
 
-    def _attempts_of(self, message: Claimed) -> int:
-        try:
-            return int(self._find(message.body)[0].attempts)
-        except Exception:
-            return 20  # a task that this version does not know may be known to the next deploy
+    # Keeping the table up to date
 
     async def _acknowledge_for_ever(self) -> None:
         """While one statement runs, the next ones gather: many acknowledgements share a commit."""
@@ -253,18 +304,17 @@ class Worker:
             ids = self._take_done()
             try:
                 await self._outbox.acknowledge(ids, self._lease)
-            except DatabaseError as error:
-                logger.warning("%d acknowledgements failed, tried again: %s", len(ids), error)
+            except BaseException as error:
                 self._done += ids
-                await asyncio.sleep(1.0)
+                if not isinstance(error, Exception):
+                    raise
+                _complain(f"{len(ids)} acknowledgements have to be tried again", error)
+                await asyncio.sleep(self._pace.poll_s[0])
                 self._finished.set()
-                continue
-            except asyncio.CancelledError:
-                self._done += ids
-                raise
-            for identifier in ids:
-                self._claimed.pop(identifier, None)
-            self._woken.set()
+            else:
+                self._held.difference_update(ids)
+                if self._has_room():
+                    self._woken.set()
 
     def _take_done(self) -> list[int]:
         done, self._done = self._done, []
@@ -272,21 +322,46 @@ class Worker:
 
     async def _extend_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_s / 3)
-            if self._claimed:
+            await asyncio.sleep(self._pace.lease_s / 3)
+            if self._held:
                 try:
-                    await self._outbox.extend(list(self._claimed), self._lease, self._lease_s)
-                except DatabaseError as error:
-                    logger.warning("the leases could not be extended: %s", error)
+                    await self._outbox.extend(list(self._held), self._lease, self._pace.lease_s)
+                except Exception as error:  # noqa: BLE001, the loop goes on
+                    _complain("the leases could not be extended", error)
+
+
+class WorkerLost(Exception):
+    """Nobody lived to say why a message failed: it is not tried once more."""
 
 
 async def _run(task: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-    if inspect.iscoroutinefunction(task.function):
-        async with asyncio.timeout(task.timeout_s):
-            await task.function(*args, **kwargs)
-    else:
+    if not inspect.iscoroutinefunction(task.function):
         await asyncio.to_thread(task.function, *args, **kwargs)
+        return
+    limit = asyncio.timeout(task.timeout_s)
+    try:
+        async with limit:
+            await task.function(*args, **kwargs)
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeoutError(f"it ran for more than {task.timeout_s:g} s") from error
+        raise
 
 
-async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _end(tasks: Collection[asyncio.Task[None]], patience_s: float) -> None:
+    """Wait for them, then cancel those that have not ended."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=patience_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _complain(what: str, error: Exception) -> None:
+    """The database being away is expected at times and told in a line; anything else with its place."""
+    logger.warning("%s: %s", what, error, exc_info=None if isinstance(error, DatabaseError) else error)

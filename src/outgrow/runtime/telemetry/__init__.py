@@ -62,7 +62,7 @@ def attach(events: Events, settings: endpoints.Telemetry, *, application: str = 
         from outgrow.runtime.telemetry.otlp import Traces
 
         traces = Traces(settings.otlp_endpoint, application)
-        events.request_finished.subscribe(traces.request_finished)
+        traces.subscribe(events)
     metrics = None
     if settings.metrics != "off":
         metrics = Metrics()
@@ -94,8 +94,13 @@ def outgoing_headers(signer: Signer | None = None) -> dict[str, str]:
     return headers
 
 
-def continued(headers: Mapping[str, str], bookmark: Bookmark) -> Scope:
-    """The scope of work that these headers (see `outgoing_headers`) asked for: in their trace."""
+def continued(
+    headers: Mapping[str, str], bookmark: Bookmark | None = None, *, recorded: bool = True
+) -> Scope:
+    """The scope of work that these headers (see `outgoing_headers`) asked for: in their trace.
+
+    `recorded` is whether spans go anywhere; without a collector nothing is kept.
+    """
     parent = tracecontext.parse(headers.get("traceparent", "").encode())
     if parent is None:
         trace_id, span_id = tracecontext.new_ids()
@@ -105,7 +110,7 @@ def continued(headers: Mapping[str, str], bookmark: Bookmark) -> Scope:
         trace_id=parent.trace_id,
         span_id=tracecontext.new_span_id(),
         parent_id=parent.span_id,
-        sampled=parent.sampled,
+        sampled=parent.sampled and recorded,
     )
     state = headers.get("tracestate")
     if state is not None:

@@ -1,7 +1,7 @@
 """Traces to an OpenTelemetry collector, over OTLP/HTTP.
 
-A recorded request becomes a root span and one span for each of its parts (scope.spans). A request
-that is not recorded and fails becomes a root span alone: errors are always told. Spans are handed to
+A recorded request or message becomes a span, and one more for each of its parts (scope.spans). One that
+is not recorded and fails becomes a span alone: errors are always told. Spans are handed to
 a bounded queue and sent by a thread, in batches; when the collector is away they are dropped.
 
 Loaded only where an endpoint is set: it needs the extra outgrow[otlp].
@@ -13,6 +13,8 @@ import atexit
 import time
 
 from outgrow.errors import Misuse
+from outgrow.runtime import scope as request
+from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope, Span
 from outgrow.runtime.telemetry.tracecontext import new_span_id
 
@@ -32,12 +34,16 @@ except ImportError as error:
 
 FLUSH_TIMEOUT_S = 3.0
 EXPORT_TIMEOUT_S = 5.0
+PATH_LENGTH_MAX = 512
+
+Attributes = dict[str, str | int | float | bool]
+
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SCOPE = InstrumentationScope("outgrow")
 
 
 class Traces:
-    """A sink for request_finished that makes spans."""
+    """A sink for request_finished and message_finished that makes spans."""
 
     def __init__(self, endpoint: str, application: str) -> None:
         self._resource = Resource.create({"service.name": application or "outgrow"})
@@ -45,39 +51,38 @@ class Traces:
         self._processor = BatchSpanProcessor(exporter)
         atexit.register(self.close)
 
+    def subscribe(self, events: Events) -> None:
+        """Hear what becomes a trace."""
+        events.request_finished.subscribe(self.request_finished)
+        events.message_finished.subscribe(self.message_finished)
+
     def request_finished(
         self, scope: Scope, method: str, route: str, status: int, seconds: float, path: str, error: str | None
     ) -> None:
-        if scope.spans is None and status < 500 and error is None:
+        failed = status >= 500 or error is not None
+        if scope.spans is None and not failed:
             return
-        # Both clocks are read now, so that the wall clock's jumps between do no harm.
-        now, unix = time.perf_counter(), time.time_ns()
-        root = _context(scope.trace_id, scope.span_id)
-        attributes: dict[str, str | int | float | bool] = {
+        attributes: Attributes = {
             "http.request.method": method,
             "http.route": route,
-            "url.path": path[:512],
+            "url.path": path[:PATH_LENGTH_MAX],
             "http.response.status_code": status,
         }
         if error is not None:
             attributes["error.type"] = error
-        parent = _context(scope.trace_id, scope.parent_id, remote=True) if scope.parent_id else None
-        for span in scope.spans or ():
-            self._end(_child(span, scope.trace_id, root, self._resource, now, unix))
-        self._end(
-            ReadableSpan(
-                name=f"{method} {route}",
-                context=root,
-                parent=parent,
-                resource=self._resource,
-                attributes=attributes,
-                kind=SpanKind.SERVER,
-                status=Status(StatusCode.ERROR) if status >= 500 or error is not None else Status(),
-                start_time=unix - int(seconds * 1e9),
-                end_time=unix,
-                instrumentation_scope=_SCOPE,
-            )
-        )
+        self._record(scope, f"{method} {route}", SpanKind.SERVER, seconds, attributes, failed)
+
+    def message_finished(self, task: str, outcome: str, seconds: float, attempt: int) -> None:
+        scope = request.current.get()  # the worker tells it while the message's scope is open
+        failed = outcome != "done"
+        if scope is None or not scope.trace_id or (scope.spans is None and not failed):
+            return
+        attributes: Attributes = {
+            "outgrow.task": task,
+            "outgrow.outcome": outcome,
+            "outgrow.attempt": attempt,
+        }
+        self._record(scope, f"task {task}", SpanKind.CONSUMER, seconds, attributes, failed)
 
     def flush(self) -> None:
         """Send what waits, for at most a few seconds."""
@@ -88,8 +93,29 @@ class Traces:
         atexit.unregister(self.close)
         self._processor.shutdown()  # type: ignore[no-untyped-call]
 
-    def _end(self, span: ReadableSpan) -> None:
-        self._processor.on_end(span)
+    def _record(
+        self, scope: Scope, name: str, kind: SpanKind, seconds: float, attributes: Attributes, failed: bool
+    ) -> None:
+        """Hand over the scope's own span and those of its parts."""
+        # Both clocks are read now, so that the wall clock's jumps between do no harm.
+        now, unix = time.perf_counter(), time.time_ns()
+        own = _context(scope.trace_id, scope.span_id)
+        for span in scope.spans or ():
+            self._processor.on_end(_child(span, scope.trace_id, own, self._resource, now, unix))
+        self._processor.on_end(
+            ReadableSpan(
+                name=name,
+                context=own,
+                parent=_context(scope.trace_id, scope.parent_id, remote=True) if scope.parent_id else None,
+                resource=self._resource,
+                attributes=attributes,
+                kind=kind,
+                status=Status(StatusCode.ERROR) if failed else Status(),
+                start_time=unix - int(seconds * 1e9),
+                end_time=unix,
+                instrumentation_scope=_SCOPE,
+            )
+        )
 
 
 def traces_url(endpoint: str) -> str:

@@ -15,11 +15,10 @@ down_revision = None
 def upgrade() -> None:
     op.create_table(
         "notes",
-        # Ids come from og.ids: 64 bits, in the order of time, unique without asking the database.
+        # Ids come from the application (og.ids), so that there may be several databases one day.
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("words", sa.Integer),  # counted later, by a queued task
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
 
 

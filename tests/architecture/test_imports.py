@@ -1,0 +1,142 @@
+"""Who may import whom (docs/architecture.md), and how little `import outgrow` loads."""
+
+from __future__ import annotations
+
+import graphlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.source import MODULES, Import, imports
+
+TABLE: dict[str, set[str]] = {
+    "errors": set(),
+    "endpoints": {"topology"},  # late, in `discover`: one strict parser for library and fleet
+    "workload": set(),
+    "topology": set(),
+    "load": set(),
+    "runtime": {"endpoints"},
+    "engines": {"topology", "workload", "endpoints"},
+    "supervisor": {"workload"},
+    "cluster": {"engines", "supervisor", "topology", "workload", "endpoints"},
+    "render": {"engines", "topology", "workload"},
+    "growth": {"cluster", "engines", "topology", "endpoints", "runtime"},
+    "advisor": {"topology"},
+    "chaos": {"cluster", "supervisor", "engines", "load", "topology", "endpoints"},
+    "stages": {"topology", "advisor", "growth", "chaos"},
+}
+"""Package -> what it may import besides errors and itself. cli and dashboard may import everything."""
+
+SHARED = {f"outgrow.runtime.{name}" for name in ("scope", "bookmark", "events", "ids")}
+"""The runtime's vocabulary: all of its parts may import it."""
+
+WIRING = {f"outgrow.runtime.{name}" for name in ("application", "asgi", "loading", "serve", "script")}
+"""What joins the runtime's parts."""
+
+DRIVERS: dict[str, tuple[str, ...]] = {
+    "asyncpg": ("runtime/database/postgres.py", "engines/postgres"),
+    "sqlite3": ("runtime/database/sqlite.py",),
+    "cachebox": ("runtime/cache/memory.py",),
+    "opentelemetry": ("runtime/telemetry/otlp.py",),
+    "uvicorn": ("runtime/serve.py",),
+    "redis": ("runtime/cache/redis.py", "runtime/queue/redis.py"),
+}
+"""A driver -> the files named after its server: one place to look, one place to replace."""
+
+EXCEPTIONS = {
+    ("asyncpg", "runtime/database/migrate.py"),  # a job with its own connection, before the tiers exist
+    ("sqlite3", "cli/checkup.py"),  # `outgrow doctor` tells the version
+}
+
+IMPORTS = tuple(imports())
+
+
+def part(module: str) -> str:
+    """ "runtime.database" of "outgrow.runtime.database.sqlite"; the package elsewhere."""
+    names = module.split(".")[1:]
+    return ".".join(names[:2] if names[:1] == ["runtime"] else names[:1])
+
+
+def show(found: list[Import]) -> list[str]:
+    return [f"{each.path}:{each.line} imports {each.imported}" for each in found]
+
+
+def test_packages_import_only_what_the_table_allows() -> None:
+    wrong = []
+    for each in IMPORTS:
+        package, imported = part(each.importer).split(".")[0], part(each.imported).split(".")[0]
+        if not each.imported.startswith("outgrow.") or package in ("", "cli", "dashboard"):
+            continue
+        assert package in TABLE, f"{package} is missing from the table of docs/architecture.md"
+        if imported not in TABLE[package] | {package, "errors"}:
+            wrong.append(each)
+    assert show(wrong) == []
+
+
+def test_nobody_imports_the_command_line() -> None:
+    tops = ("outgrow.cli", "outgrow.dashboard")
+    wrong = [
+        each for each in IMPORTS if each.imported.startswith(tops) and not each.importer.startswith(tops)
+    ]
+    assert show(wrong) == []
+
+
+def test_parts_of_the_runtime_meet_only_in_the_wiring() -> None:
+    wrong = [
+        each
+        for each in IMPORTS
+        if each.importer.startswith("outgrow.runtime.")
+        and each.imported.startswith("outgrow.runtime.")
+        and each.importer not in WIRING
+        and each.imported not in SHARED
+        and part(each.importer) != part(each.imported)
+    ]
+    assert show(wrong) == []
+
+
+def test_no_import_cycles_not_even_inside_functions() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for each in IMPORTS:
+        if each.imported in MODULES and each.imported != each.importer:
+            graph[each.importer].add(each.imported)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_driver_is_imported_only_where_its_name_is(driver: str) -> None:
+    wrong = [
+        each
+        for each in IMPORTS
+        if each.imported.split(".")[0] == driver
+        and not str(each.path).startswith(DRIVERS[driver])
+        and (driver, str(each.path)) not in EXCEPTIONS
+    ]
+    assert show(wrong) == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after this statement, and had not before."""
+    code = f"import sys; before = set(sys.modules)\n{statement}\nprint(*sorted(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_import_outgrow_loads_no_driver_and_no_control_code() -> None:
+    loaded = loaded_by("import outgrow")
+    assert {name for name in loaded if name.startswith("outgrow")} == {"outgrow", "outgrow.errors"}
+    third_party = {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"outgrow"}
+    assert third_party == set()
+
+
+def test_the_outgrow_class_loads_no_control_code_and_no_server_but_its_own() -> None:
+    loaded = loaded_by("from outgrow import Outgrow")
+    control = {name for name in TABLE if name not in ("errors", "endpoints", "runtime")} | {
+        "cli",
+        "dashboard",
+    }
+    assert {name for name in loaded if part(name) in control and name.startswith("outgrow.")} == set()
+    heavy = {"asyncpg", "alembic", "click", "rich", "psutil", "uvicorn", "starlette", "opentelemetry"}
+    assert {name for name in loaded if name.split(".")[0] in heavy} == set()

@@ -1,0 +1,239 @@
+"""`outgrow up` and what belongs to it, as a person meets it: the journey, then every way to fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.cli.conftest import Foreground, Outcome, answers, fails, free_port, run, wait_until
+
+Up = Callable[..., Foreground]
+
+
+def post(url: str, document: object) -> dict[str, str]:
+    request = urllib.request.Request(url, msgspec.json.encode(document), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=5) as response:
+        assert response.status == 201
+        return msgspec.json.decode(response.read(), type=dict[str, str])
+
+
+def get(url: str) -> dict[str, list[dict[str, object]]]:
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return msgspec.json.decode(response.read(), type=dict[str, list[dict[str, object]]])
+
+
+def fleet_processes(directory: Path) -> list[int]:
+    """Processes that run in this directory."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")).is_relative_to(directory):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def detached() -> Iterator[Callable[..., Outcome]]:
+    """Runs `outgrow up DIR --detach`, and `outgrow down` after the test."""
+    directories: list[Path] = []
+
+    def start(directory: Path, *arguments: str) -> Outcome:
+        directories.append(directory)
+        return run("up", directory, "--detach", *arguments)
+
+    yield start
+    for directory in directories:
+        run("down", directory)
+
+
+def test_the_new_application_runs(application: Path, up: Up) -> None:
+    fleet = up(application)
+    fleet.wait_ready()
+    note = post(f"{fleet.url}/notes", {"text": "three little words"})
+
+    def counted() -> bool:
+        newest = get(f"{fleet.url}/notes")["notes"][0]
+        assert newest["id"] == note["id"], "who has written sees it"
+        return newest["words"] == 3
+
+    wait_until(counted, "the queued task")
+    assert run("seed", application, "--", "3").code == 0
+    wait_until(lambda: len(get(f"{fleet.url}/notes")["notes"]) == 4, "seeded notes")
+
+    status = run("status", application, "--json").document
+    assert status["stage"] == "single-server" and status["url"] == fleet.url
+    assert [node["state"] for node in status["nodes"]] == ["ready"]
+    assert fleet.url in run("status", application).out
+
+    started = time.monotonic()
+    assert fleet.interrupt() == 0
+    assert time.monotonic() - started < 5
+    assert not answers(f"{fleet.url}/health") and not fleet_processes(application)
+    assert fleet.url in fleet.said and "Traceback" not in fleet.said
+
+
+def test_detached(application: Path, detached: Callable[..., Outcome]) -> None:
+    port = free_port()
+    outcome = detached(application, "--port", str(port))
+    assert outcome.code == 0 and f"http://127.0.0.1:{port}" in outcome.out, outcome
+    assert answers(f"http://127.0.0.1:{port}/health")
+    assert run("logs", application.name and "app", "-C", application).code == 0
+    down = run("down", application)
+    assert down.code == 0 and not answers(f"http://127.0.0.1:{port}/health")
+    assert not fleet_processes(application)
+
+
+def test_detached_as_json(minimal: Path, detached: Callable[..., Outcome]) -> None:
+    outcome = detached(minimal, "--json", "--port", "0")
+    events = [msgspec.json.decode(line) for line in outcome.out.splitlines()]
+    assert outcome.code == 0 and answers(f"{events[-1]['url']}/health")
+    assert run("down", minimal, "--json").document["stopped"] is True
+
+
+def test_data_outlives_the_fleet(application: Path, up: Up) -> None:
+    first = up(application)
+    first.wait_ready()
+    post(f"{first.url}/notes", {"text": "still here"})
+    first.interrupt()
+    second = up(application)
+    second.wait_ready()
+    assert get(f"{second.url}/notes")["notes"][0]["text"] == "still here"
+
+
+def test_sigterm_stops_everything(minimal: Path, up: Up) -> None:
+    fleet = up(minimal)
+    fleet.wait_ready()
+    fleet.process.send_signal(signal.SIGTERM)
+    fleet.process.wait(15)
+    assert not answers(f"{fleet.url}/health") and not fleet_processes(minimal)
+
+
+def test_after_sigkill_the_next_up_clears_away_what_is_left(minimal: Path, up: Up) -> None:
+    first = up(minimal)
+    first.wait_ready()
+    first.process.kill()
+    first.process.wait()
+    second = up(minimal, port=first.port)
+    second.wait_ready()
+    assert second.interrupt() == 0
+    assert not fleet_processes(minimal)
+
+
+def test_up_twice(minimal: Path, up: Up) -> None:
+    fleet = up(minimal)
+    fleet.wait_ready()
+    said = fails("up", minimal, code=1)
+    assert "already running" in said and "outgrow down" in said
+    assert "already running" in fails("up", minimal, "--detach", code=1)
+    assert answers(f"{fleet.url}/health")
+
+
+def test_a_taken_port(minimal: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for mode in ((), ("--detach",)):
+            said = fails("up", minimal, "--port", str(port), *mode, code=1)
+            assert f"127.0.0.1:{port} is taken" in said and "--port" in said
+        error = run("up", minimal, "--port", str(port), "--json").document["error"]
+        assert error["kind"] == "PortTaken"
+    assert not fleet_processes(minimal)
+
+
+def test_an_unwritable_directory(minimal: Path) -> None:
+    (minimal / ".outgrow").write_text("a file where the state directory would be")
+    for mode in ((), ("--detach",)):
+        said = fails("up", minimal, *mode, code=1)
+        assert ".outgrow" in said and "→" in said
+
+
+@pytest.mark.parametrize("mode", [(), ("--detach",)])
+def test_a_corrupt_state_file(minimal: Path, mode: tuple[str, ...]) -> None:
+    state = minimal / ".outgrow"
+    state.mkdir()
+    (state / "state.json").write_text('{"half": ')
+    said = fails("up", minimal, "--port", str(free_port()), *mode, code=1)
+    assert "state.json" in said and "→" in said
+
+
+def test_down_clears_a_corrupt_state_file(minimal: Path, up: Up) -> None:
+    state = minimal / ".outgrow"
+    state.mkdir()
+    (state / "state.json").write_text('{"half": ')
+    assert run("down", minimal).code == 0
+    up(minimal).wait_ready()
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_nothing_runs(minimal: Path, command: str) -> None:
+    outcome = run(command, minimal)
+    if command == "down":
+        assert outcome.code == 0 and "no fleet" in outcome.out
+    else:
+        assert outcome.code == 1 and "outgrow up" in outcome.err
+
+
+def test_an_unknown_stage(minimal: Path) -> None:
+    assert "separate-database" in fails("up", minimal, "--stage", "seperate-database", code=2)
+
+
+def test_a_stage_that_is_not_built_yet(minimal: Path) -> None:
+    said = fails("up", minimal, "--stage", "7", code=2)
+    assert "stage 7, cdn, is not built yet" in said and "separate-database" in said
+    assert not (minimal / ".outgrow").exists(), "nothing was done"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import nowhere_to_be_found\n", "nowhere_to_be_found"),
+        ("def app(:\n", "app.py, line 1: SyntaxError"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("application = None\n", "app"),
+    ],
+)
+@pytest.mark.parametrize("mode", [(), ("--detach",)])
+def test_an_application_that_does_not_import(
+    minimal: Path, source: str, expected: str, mode: tuple[str, ...]
+) -> None:
+    (minimal / "app.py").write_text(source)
+    started = time.monotonic()
+    said = fails("up", minimal, "--port", str(free_port()), *mode, code=1)
+    assert expected in said and time.monotonic() - started < 10, "no restarts of what cannot start"
+    assert not fleet_processes(minimal)
+
+
+def test_every_mistake_in_the_topology_at_once(minimal: Path) -> None:
+    (minimal / "outgrow.toml").write_text(
+        'stage = "singel-server"\n[application]\nname = "minimal"\nap = "app:app"\nport = "many"\n'
+    )
+    said = fails("up", minimal, code=2)
+    for expected in ("outgrow.toml", "line 1", "line 4", "line 5", "single-server", "port"):
+        assert expected in said
+    error = run("up", minimal, "--json").document["error"]
+    assert error["kind"] == "TopologyError"
+    assert {1, 4, 5} <= {problem["line"] for problem in error["problems"]}
+
+
+def test_a_topology_that_is_not_toml(minimal: Path) -> None:
+    (minimal / "outgrow.toml").write_text("[application\n")
+    assert "line 1" in fails("up", minimal, code=2)
+
+
+def test_no_topology(tmp_path: Path) -> None:
+    said = fails("up", tmp_path, code=2)
+    assert "outgrow.toml" in said and "outgrow new" in said
+    assert "outgrow new" in fails("up", tmp_path / "nowhere", code=2)
+
+
+def test_the_directory_above_counts(application: Path, tmp_path: Path) -> None:
+    assert "no fleet" in fails("status", code=1, cwd=application / "migrations")

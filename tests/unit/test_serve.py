@@ -1,0 +1,182 @@
+"""An application process: real ones, on sockets that this test opens, ended by real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+APP = """\
+import asyncio, logging, os
+print("imported", os.getpid())
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        logging.getLogger("app").info("the lifespan ends")
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1)
+    if scope["path"] == "/broken":
+        raise ValueError("broken\\nline")
+    client = scope["client"][0].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": client})
+"""
+
+
+class Process:
+    """`python -m outgrow.runtime.serve` in a directory, with one inherited socket as descriptor 3."""
+
+    def __init__(self, directory: Path, reference: str = "app:app") -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _AS_DESCRIPTOR_3, str(listener.fileno())],
+                cwd=directory,
+                env={**os.environ, "OUTGROW_APP": reference, "OUTGROW_LISTEN_FDS": "1"},
+                pass_fds=(listener.fileno(),),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=10, **options)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[dict[str, Any]]]:
+        """Send a signal and wait; returns exit code and log."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> tuple[int, list[dict[str, Any]]]:
+        _, log = self.process.communicate(timeout=20)
+        return self.process.returncode, [msgspec.json.decode(line) for line in log.splitlines()]
+
+
+# What the supervisor does between fork and exec: the socket becomes descriptor 3.
+_AS_DESCRIPTOR_3 = (
+    "import os, sys; own = int(sys.argv[1])\n"
+    "os.set_inheritable(own, True) if own == 3 else os.dup2(own, 3)\n"
+    "os.execv(sys.executable, [sys.executable, '-m', 'outgrow.runtime.serve'])"
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def run(text: str = APP, reference: str = "app:app") -> Process:
+        (tmp_path / "app.py").write_text(text)
+        started.append(Process(tmp_path, reference))
+        return started[-1]
+
+    yield run
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+        each.process.communicate()
+
+
+def test_it_serves_on_the_inherited_socket_and_ends_with_0(start: Callable[..., Process]) -> None:
+    served = start()
+    assert served.get("/health").json() == {"status": "ok"}
+    answer = served.get("/", headers={"x-forwarded-for": "203.0.113.9"})
+    assert (answer.status_code, answer.text) == (200, "127.0.0.1")
+    assert "server" not in answer.headers
+    assert served.get("/broken").status_code == 500
+    code, log = served.end()
+    assert code == 0
+    broken = [line for line in log if "exception" in line]
+    assert len(broken) == 1
+    assert "ValueError: broken\nline" in broken[0]["exception"]
+    assert "the lifespan ends" in [line["message"] for line in log]
+
+
+def test_a_request_under_way_is_answered_before_the_end(start: Callable[..., Process]) -> None:
+    served = start()
+    served.get("/health")
+    with httpx.Client(base_url=served.url, timeout=10) as client, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client.get, "/slow")
+        time.sleep(0.3)  # it takes one second
+        code, _ = served.end(signal.SIGINT)
+        assert slow.result().status_code == 200
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "fatal", "hint"),
+    [
+        ("import", "app:app", "app.py, line 1: SyntaxError", "without an error"),
+        ("\n\nx = undefined\n", "app:app", "app.py, line 3: NameError: name 'undefined'", "without an error"),
+        (
+            "import nowhere_to_be_found\n",
+            "app:app",
+            "app.py, line 1: ModuleNotFoundError",
+            "'nowhere_to_be_found'",
+        ),
+        ("import sys; sys.exit('no')\n", "app:app", "app.py, line 1: SystemExit: no", ""),
+        ("application = print\ndef _hidden(): ...\n", "app:app", "has no 'app'", "it has: application"),
+        ("app = 3\n", "app:app", "names a int, which is not an ASGI application", "app:app"),
+        (APP, "missing.module:app", "names the module 'missing.module', and there is none in", "directory"),
+        (APP, "app", "not of the form module:attribute", "app:app"),
+    ],
+)
+def test_an_application_that_does_not_import_says_so_in_one_line(
+    start: Callable[..., Process], text: str, reference: str, fatal: str, hint: str
+) -> None:
+    code, log = start(text, reference).wait()
+    assert code == 78
+    [line] = log
+    assert fatal in line["fatal"]
+    assert hint in line["hint"]
+    assert "importlib" not in line.get("traceback", "")
+    assert "loading.py" not in line.get("traceback", "")
+
+
+LIFESPAN = """\
+from contextlib import asynccontextmanager
+from starlette.applications import Starlette
+from outgrow.errors import Misuse, Unavailable
+@asynccontextmanager
+async def lifespan(app):
+    raise {error}
+    yield
+app = Starlette(lifespan=lifespan)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "fatal"),
+    [
+        ('Misuse("the table is missing", hint="migrate")', 78, "the table is missing"),
+        ('KeyError("setting")', 78, "app.py, line 6: KeyError: 'setting'"),
+        ('Unavailable("the database is away")', 3, None),
+        ('ConnectionRefusedError("db")', 3, None),
+    ],
+)
+def test_a_start_that_fails_is_broken_unless_another_try_may_succeed(
+    start: Callable[..., Process], error: str, code: int, fatal: str | None
+) -> None:
+    ended, log = start(LIFESPAN.format(error=error)).wait()
+    assert ended == code
+    assert [line["fatal"] for line in log if "fatal" in line] == ([] if fatal is None else [fatal])
+
+
+def test_an_application_without_lifespan_is_served(start: Callable[..., Process]) -> None:
+    served = start('async def app(scope, receive, send):\n    assert scope["type"] == "http"\n')
+    assert served.get("/health").status_code == 200
+    assert served.end()[0] == 0
