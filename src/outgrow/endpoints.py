@@ -188,7 +188,7 @@ def from_topology(
     if url is None:
         raise Misuse(
             f"stage {topology.stage} needs a PostgreSQL, and no url says where it is",
-            hint="`outgrow up` starts one, or write url = \"postgresql://...\" under [database]",
+            hint='`outgrow up` starts one, or write url = "postgresql://..." under [database]',
         )
     return Endpoints(
         epoch=epoch,
@@ -221,4 +221,6 @@ def _decode(path: str | os.PathLike[str], kind: type[T]) -> T:
     except FileNotFoundError:
         raise Misuse(f"{path} does not exist", hint="start the fleet with `outgrow up`") from None
     except (msgspec.DecodeError, OSError) as error:
-        raise StateUnreadable(f"{path} cannot be read: {error}", hint="`outgrow down`, then `outgrow up`") from error
+        raise StateUnreadable(
+            f"{path} cannot be read: {error}", hint="`outgrow down`, then `outgrow up`"
+        ) from error

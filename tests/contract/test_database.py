@@ -36,7 +36,9 @@ GET = sa.select(things).where(things.c.id == sa.bindparam("id"))
 COUNT = sa.select(sa.func.count()).select_from(things)
 NAMES = sa.select(things.c.id, things.c.name).order_by(things.c.id)
 RENAME = sa.update(things).where(things.c.id == sa.bindparam("key")).values(name=sa.bindparam("new_name"))
-SOME = sa.select(things.c.id).where(things.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(things.c.id)
+SOME = (
+    sa.select(things.c.id).where(things.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(things.c.id)
+)
 MESSAGES = sa.text("SELECT count(*) FROM outgrow_outbox")
 
 

@@ -15,7 +15,9 @@ from outgrow.runtime.events import Events
 from outgrow.runtime.ids import Ids
 from tests.support.postgres import PostgresServer
 
-notes = sa.Table("notes", sa.MetaData(), sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False))
+notes = sa.Table(
+    "notes", sa.MetaData(), sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False)
+)
 ADD = sa.insert(notes)
 ALL = sa.select(notes.c.id)
 
@@ -92,7 +94,9 @@ async def wait_for(condition: object, timeout_s: float = 30.0) -> None:
 async def test_an_unreachable_server_is_told_with_its_address() -> None:
     db = Database(
         Settings(
-            engine="postgres", shards=(Shard("0", (Node("db", "postgresql://u@127.0.0.1:1/x"),)),), checkout_timeout_s=0.3
+            engine="postgres",
+            shards=(Shard("0", (Node("db", "postgresql://u@127.0.0.1:1/x"),)),),
+            checkout_timeout_s=0.3,
         ),
         passwords={"*": "secret-word"},
         events=Events(),
@@ -106,7 +110,9 @@ async def test_an_unreachable_server_is_told_with_its_address() -> None:
 
 async def test_a_wrong_password_is_told_at_once(postgres_server: PostgresServer) -> None:
     db = Database(
-        Settings(engine="postgres", shards=(Shard("0", (Node("db", postgres_server.url(password="wrong")),)),)),
+        Settings(
+            engine="postgres", shards=(Shard("0", (Node("db", postgres_server.url(password="wrong")),)),)
+        ),
         passwords={},
         events=Events(),
         ids=Ids(),

@@ -83,5 +83,7 @@ def test_tags_are_remembered_with_their_write_and_forgotten_after_it() -> None:
     bookmark.raise_to("0", Position(1, 7), ["article:x"])
     assert bookmark.tag_floor("article:x") == Position(1, 7)
     assert bookmark.tag_floor("article:y") is None
-    later = SIGNER.decode(SIGNER.encode(bookmark_of({}, {1: Position(1, 7)}), now=NOW), now=NOW + TAG_LIFETIME_S + 1)
+    later = SIGNER.decode(
+        SIGNER.encode(bookmark_of({}, {1: Position(1, 7)}), now=NOW), now=NOW + TAG_LIFETIME_S + 1
+    )
     assert later is not None and later.tags == {}

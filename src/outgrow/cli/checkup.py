@@ -176,7 +176,11 @@ def _application(directory: Path, topology: Topology) -> Iterator[Check]:
     free = shutil.disk_usage(directory).free
     enough = free >= DISK_FREE_MIN
     yield Check(
-        group, "disk space", "ok" if enough else "missing", f"{units.size(free)} free", "make room on this disk"
+        group,
+        "disk space",
+        "ok" if enough else "missing",
+        f"{units.size(free)} free",
+        "make room on this disk",
     )
     yield _migrations(group, directory, topology)
     yield _port(group, directory, topology)
@@ -204,5 +208,7 @@ def _port(group: str, directory: Path, topology: Topology) -> Check:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return Check(group, "port", "missing", f"{where}: {error.strerror}", "another: `outgrow up --port N`")
+            return Check(
+                group, "port", "missing", f"{where}: {error.strerror}", "another: `outgrow up --port N`"
+            )
     return Check(group, "port", "ok", f"{where} is free")

@@ -13,7 +13,6 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from outgrow import endpoints
 from outgrow.cli.application import STATE
 from outgrow.errors import OutgrowError
 

@@ -1,8 +1,8 @@
 """The Outgrow object: opens and closes the tiers and wires them to each other.
 
-    endpoints document ─► Database ─┬─► Outbox ─► Queue (worker)
-                                    ├─► Cache (positions)
-                                    └─► Health ─► Middleware ◄─ Signer, Telemetry
+endpoints document ─► Database ─┬─► Outbox ─► Queue (worker)
+                                ├─► Cache (positions)
+                                └─► Health ─► Middleware ◄─ Signer, Telemetry
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ class Outgrow:
         self.health = Health()
         self.signer = Signer({1: self.secret("bookmark")})
         self.db = Database(
-            document.database, passwords=secrets.passwords, events=self.events, ids=self.ids, headers=self._headers
+            document.database,
+            passwords=secrets.passwords,
+            events=self.events,
+            ids=self.ids,
+            headers=self._headers,
         )
         self.cache = Cache(document.cache, self.events, position=lambda: self.db.position)
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
@@ -181,5 +185,8 @@ class Outgrow:
                 },
             )
             attached.metrics.gauge(
-                "outgrow_cache_entries", "Entries in this process's cache.", (), lambda: {(): self.cache.figures()["entries"]}
+                "outgrow_cache_entries",
+                "Entries in this process's cache.",
+                (),
+                lambda: {(): self.cache.figures()["entries"]},
             )

@@ -41,7 +41,11 @@ class Ids:
         """The next id."""
         ticks = (int(time.time() * 1000) - EPOCH_MS) << COUNTER_BITS
         self._last = ticks if ticks > self._last else self._last + 1
-        return (self._last >> COUNTER_BITS) << (COUNTER_BITS + WORKER_BITS) | self._worker | self._last & _COUNTER_MASK
+        return (
+            (self._last >> COUNTER_BITS) << (COUNTER_BITS + WORKER_BITS)
+            | self._worker
+            | self._last & _COUNTER_MASK
+        )
 
 
 def created_ms(identifier: int) -> int:

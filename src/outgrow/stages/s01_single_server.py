@@ -23,10 +23,13 @@ STAGE = Stage(
     adds="one process with the application, its SQLite file, its cache and its queue",
     promises=(
         Promise(
-            "An acknowledged write survives the death of the process, and with durability = \"full\" a power cut.",
+            'An acknowledged write survives the death of the process, and with durability = "full" a power cut.',
             "tests/drills/test_process_loss.py",
         ),
-        Promise("A message enqueued in a transaction is delivered at least once if and only if it commits.", "tests/contract/test_queue.py"),
+        Promise(
+            "A message enqueued in a transaction is delivered at least once if and only if it commits.",
+            "tests/contract/test_queue.py",
+        ),
     ),
     cost="One machine is the ceiling and the single point of failure; a deploy interrupts for a moment.",
     change=change,

@@ -29,8 +29,13 @@ STAGE = Stage(
             "An acknowledged write survives the death of the database server and a power cut of its machine.",
             "tests/drills/test_database_loss.py",
         ),
-        Promise("The application finds the database again by itself after a restart.", "tests/drills/test_database_loss.py"),
-        Promise("The application's role can neither create nor drop a table.", "tests/cluster/test_postgres.py"),
+        Promise(
+            "The application finds the database again by itself after a restart.",
+            "tests/drills/test_database_loss.py",
+        ),
+        Promise(
+            "The application's role can neither create nor drop a table.", "tests/cluster/test_postgres.py"
+        ),
     ),
     cost="A second server to run, back up and upgrade; each query crosses a network.",
     change=change,

@@ -8,7 +8,13 @@ STAGE = Stage(
     title="Scale out",
     problem="One application server is at its ceiling, and its death takes the application down.",
     due=(
-        Due("machine_cpu_share", ">", 0.7, 10, "application CPU above 70% for ten minutes with the database elsewhere"),
+        Due(
+            "machine_cpu_share",
+            ">",
+            0.7,
+            10,
+            "application CPU above 70% for ten minutes with the database elsewhere",
+        ),
     ),
     adds="several application servers, or a bigger one where that is enough",
     promises=(

@@ -7,9 +7,7 @@ STAGE = Stage(
     name="cdn",
     title="CDN edge",
     problem="Users are far away, and static or public answers travel the whole way each time.",
-    due=(
-        Due("far_request_share", ">", 0.3, 1440, "three in ten requests come from more than 100 ms away"),
-    ),
+    due=(Due("far_request_share", ">", 0.3, 1440, "three in ten requests come from more than 100 ms away"),),
     adds="edge servers with purge by tag and code at the edge",
     promises=(
         Promise("A purge follows the commit."),

@@ -7,12 +7,8 @@ STAGE = Stage(
     name="stateless",
     title="Stateless tier",
     problem="Sessions live in one server's memory, so servers cannot come and go.",
-    due=(
-        Due("autoscaling_wanted", ">", 0, 0, "autoscaling or rolling deploys without log-outs are wanted"),
-    ),
+    due=(Due("autoscaling_wanted", ">", 0, 0, "autoscaling or rolling deploys without log-outs are wanted"),),
     adds="shared sessions and a controller that adds and removes servers",
-    promises=(
-        Promise("Any server may die and no user notices."),
-    ),
+    promises=(Promise("Any server may die and no user notices."),),
     cost="A session store to run; limits and cool-downs to tune.",
 )

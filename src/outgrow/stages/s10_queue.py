@@ -12,8 +12,6 @@ STAGE = Stage(
         Due("queue_database_share", ">", 0.2, 10, "the job table takes a fifth of the database time"),
     ),
     adds="a message broker and workers of their own",
-    promises=(
-        Promise("An acknowledged message is never lost; a crashed worker's message goes to another."),
-    ),
+    promises=(Promise("An acknowledged message is never lost; a crashed worker's message goes to another."),),
     cost="A broker to run; at-least-once delivery asks for idempotent jobs.",
 )

@@ -25,7 +25,8 @@ def listen(address: Address) -> socket.socket:
                 f"this user may not listen on {address}", hint="choose a port above 1023 with `--port N`"
             ) from None
         raise FleetError(
-            f"{address} cannot be listened on: {error.strerror}", hint="check host and port under [application]"
+            f"{address} cannot be listened on: {error.strerror}",
+            hint="check host and port under [application]",
         ) from None
 
 

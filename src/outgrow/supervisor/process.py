@@ -71,7 +71,9 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def start(workload: Workload, environment: dict[str, str], log: BinaryIO, sockets: Sequence[socket.socket]) -> Process:
+def start(
+    workload: Workload, environment: dict[str, str], log: BinaryIO, sockets: Sequence[socket.socket]
+) -> Process:
     """Start the program. Raises OSError when it cannot be executed.
 
     Its output goes straight into the log file, so it can go on writing when the supervisor dies.

@@ -1,9 +1,9 @@
 """Runs a list of workloads as one whole.
 
-    start:  files ─► sockets ─► in order of `after`:  job: run to its end
-                                                      service: spawn ─► ready ─► watched
-    watch:  a service ends ─► back-off ─► spawn ─► ready … until it has died too often
-    stop:   in reverse order: signal, grace, kill
+start:  files ─► sockets ─► in order of `after`:  job: run to its end
+                                                  service: spawn ─► ready ─► watched
+watch:  a service ends ─► back-off ─► spawn ─► ready … until it has died too often
+stop:   in reverse order: signal, grace, kill
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ class Supervisor:
             while True:
                 deaths.append(time.monotonic())
                 if len(deaths) == restart.limit and deaths[-1] - deaths[0] < restart.window_s:
-                    self._set(node, "failed", f"{reason}; died {restart.limit} times within {restart.window_s:g} s")
+                    self._set(
+                        node, "failed", f"{reason}; died {restart.limit} times within {restart.window_s:g} s"
+                    )
                     return
                 recent = sum(1 for death in deaths if deaths[-1] - death < restart.window_s)
                 delay = min(restart.delay_max_s, restart.first_delay_s * 2 ** (recent - 1))

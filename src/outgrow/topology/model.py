@@ -37,14 +37,23 @@ Count = Annotated[int, Meta(ge=1)]
 class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[application]"""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="short name; also the database's and its role's")] = "app"
+    name: Annotated[
+        str,
+        Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="short name; also the database's and its role's"),
+    ] = "app"
     app: Annotated[ImportName, Meta(description='the ASGI application: "module:attribute"')] = "app:app"
     migrations: Annotated[str | None, Meta(description="folder with Alembic revisions in versions/")] = None
     seed: Annotated[ImportName | None, Meta(description='"module:function" for `outgrow seed`')] = None
-    host: Annotated[str, Meta(description="address to listen on; loopback unless you say otherwise")] = "127.0.0.1"
+    host: Annotated[str, Meta(description="address to listen on; loopback unless you say otherwise")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, Meta(ge=1, le=65535, description="port to listen on")] = 8000
-    consistency: Annotated[Literal["strong", "session", "eventual"], Meta(description="how fresh reads are by default")] = "session"
-    secret: Annotated[Secret | None, Meta(description="every signing key derives from it; the fleet makes one")] = None
+    consistency: Annotated[
+        Literal["strong", "session", "eventual"], Meta(description="how fresh reads are by default")
+    ] = "session"
+    secret: Annotated[
+        Secret | None, Meta(description="every signing key derives from it; the fleet makes one")
+    ] = None
     environment: Annotated[dict[str, str], Meta(description="variables for the application's processes")] = {}
 
 
@@ -54,12 +63,23 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Annotated[Literal["sqlite", "postgres"], Meta(description="the stage chooses it")] = "sqlite"
     file: Annotated[str | None, Meta(description="SQLite's file; by default .outgrow/data/NAME.db")] = None
     url: Annotated[PostgresUrl | None, Meta(description="a PostgreSQL of your own")] = None
-    migrations_url: Annotated[PostgresUrl | None, Meta(description="the same database, as a role that may create tables")] = None
-    programs: Annotated[str | None, Meta(description="folder of a PostgreSQL installation, 16 or newer, to run instead of the packaged one")] = None
+    migrations_url: Annotated[
+        PostgresUrl | None, Meta(description="the same database, as a role that may create tables")
+    ] = None
+    programs: Annotated[
+        str | None,
+        Meta(
+            description="folder of a PostgreSQL installation, 16 or newer, to run instead of the packaged one"
+        ),
+    ] = None
     pool: Annotated[int, Meta(ge=1, le=1000, description="connections of each process")] = 10
-    statement_timeout: Annotated[Duration, Meta(description="a statement that runs longer is cancelled")] = 30.0
+    statement_timeout: Annotated[Duration, Meta(description="a statement that runs longer is cancelled")] = (
+        30.0
+    )
     checkout_timeout: Annotated[Duration, Meta(description="how long a block waits for a connection")] = 5.0
-    durability: Annotated[Literal["full", "normal"], Meta(description="full: a commit survives a power cut")] = "full"
+    durability: Annotated[
+        Literal["full", "normal"], Meta(description="full: a commit survives a power cut")
+    ] = "full"
 
 
 class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,8 +92,12 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[queue]"""
 
-    engine: Annotated[Literal["database"], Meta(description="a table in the application's database")] = "database"
-    workers: Annotated[int, Meta(ge=0, le=1000, description="messages a process works on at once; 0: none")] = 4
+    engine: Annotated[Literal["database"], Meta(description="a table in the application's database")] = (
+        "database"
+    )
+    workers: Annotated[
+        int, Meta(ge=0, le=1000, description="messages a process works on at once; 0: none")
+    ] = 4
 
 
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,8 +105,12 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     metrics: Annotated[Literal["local", "public", "off"], Meta(description="who may read /metrics")] = "local"
     access_log: Annotated[bool, Meta(description="one JSON line for each request")] = True
-    otlp_endpoint: Annotated[HttpUrl | None, Meta(description="OpenTelemetry collector, OTLP over HTTP")] = None
-    trace_sample: Annotated[float, Meta(ge=0, le=1, description="share of the requests that are traced; errors always are")] = 0.01
+    otlp_endpoint: Annotated[HttpUrl | None, Meta(description="OpenTelemetry collector, OTLP over HTTP")] = (
+        None
+    )
+    trace_sample: Annotated[
+        float, Meta(ge=0, le=1, description="share of the requests that are traced; errors always are")
+    ] = 0.01
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

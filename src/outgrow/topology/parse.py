@@ -1,7 +1,7 @@
 """outgrow.toml -> Topology, or every mistake in it at once, each with its line.
 
-    text ─► tomllib ─► ${NAME} filled in ─► each value checked against model.py ─► rules.py ─► Topology
-               └─ the lines of the keys, from a scan of the text, for the messages
+text ─► tomllib ─► ${NAME} filled in ─► each value checked against model.py ─► rules.py ─► Topology
+           └─ the lines of the keys, from a scan of the text, for the messages
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def parse_file(path: str | os.PathLike[str], environment: Mapping[str, str] | No
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise Misuse(f"{path} does not exist", hint="`outgrow new DIR` makes an application to start from") from None
+        raise Misuse(
+            f"{path} does not exist", hint="`outgrow new DIR` makes an application to start from"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise Misuse(f"{path} cannot be read: {error}") from error
     return parse(text, source=str(path), environment=environment)
@@ -160,7 +162,7 @@ class _Reading:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ 'did you mean "x"?', or nothing when no known word is near."""
+    """'did you mean "x"?', or nothing when no known word is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
     return f'did you mean "{found[0]}"?' if found else ""
 

@@ -16,7 +16,12 @@ def check(topology: Topology, given: Set[str]) -> list[Problem]:
     """Every contradiction. `given` holds the paths that the file really has."""
     problems = []
     database = topology.database
-    if "database.engine" in given and database.engine == "postgres" and topology.stage == STAGES[0] and not database.url:
+    if (
+        "database.engine" in given
+        and database.engine == "postgres"
+        and topology.stage == STAGES[0]
+        and not database.url
+    ):
         problems.append(
             Problem(
                 "database.engine",
@@ -25,16 +30,26 @@ def check(topology: Topology, given: Set[str]) -> list[Problem]:
             )
         )
     if database.engine == "sqlite" and "database.engine" in given and database.url:
-        problems.append(Problem("database.url", "contradicts engine = \"sqlite\"", hint="remove one of the two"))
+        problems.append(
+            Problem("database.url", 'contradicts engine = "sqlite"', hint="remove one of the two")
+        )
     if database.file and (database.url or (topology.stage != STAGES[0] and database.engine == "postgres")):
-        problems.append(Problem("database.file", "is for SQLite, and this database is PostgreSQL", hint="remove it"))
+        problems.append(
+            Problem("database.file", "is for SQLite, and this database is PostgreSQL", hint="remove it")
+        )
     if database.migrations_url and not database.url:
         problems.append(
-            Problem("database.migrations_url", "needs database.url", hint="the fleet's own database has its own roles")
+            Problem(
+                "database.migrations_url",
+                "needs database.url",
+                hint="the fleet's own database has its own roles",
+            )
         )
     if database.programs and database.url:
         problems.append(
-            Problem("database.programs", "contradicts database.url", hint="with a url Outgrow starts no server")
+            Problem(
+                "database.programs", "contradicts database.url", hint="with a url Outgrow starts no server"
+            )
         )
     return problems
 

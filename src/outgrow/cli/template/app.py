@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
-from outgrow import Outgrow
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from outgrow import Outgrow
 
 og = Outgrow()  # opens nothing yet; the application's lifespan, below, does
 

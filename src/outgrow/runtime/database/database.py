@@ -52,7 +52,8 @@ class Database:
     ) -> None:
         if len(settings.shards) != 1 or len(settings.shards[0].nodes) != 1:
             raise Misuse(
-                "this version works with one database server", hint="replicas and shards come with stages 5 and 11"
+                "this version works with one database server",
+                hint="replicas and shards come with stages 5 and 11",
             )
         self.engine = settings.engine
         self._events = events
@@ -81,7 +82,9 @@ class Database:
         the application's); with `snapshot` all its statements see one moment.
         """
         if level is not None and level not in LEVELS:
-            raise Misuse(f"level={level!r} is no consistency level", hint=f"one of: {', '.join(sorted(LEVELS))}")
+            raise Misuse(
+                f"level={level!r} is no consistency level", hint=f"one of: {', '.join(sorted(LEVELS))}"
+            )
         return Read(self._primary, self._events, snapshot)
 
     def write(self, key: object = None) -> Write:
@@ -122,7 +125,9 @@ class Database:
             return await tx.all(statement, **parameters)
 
 
-def connect(settings: endpoints.Database, node: endpoints.Node, password: str | None, events: Events) -> Server:
+def connect(
+    settings: endpoints.Database, node: endpoints.Node, password: str | None, events: Events
+) -> Server:
     """The driver for a node. Imported here, so that an application loads only what it uses."""
     if settings.engine == "sqlite":
         from outgrow.runtime.database.sqlite import SQLite

@@ -56,7 +56,9 @@ def _migrate_sqlite(url: str, directory: Path | None, told: Told) -> list[str]:
     path = Path(url.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": LOCK_WAIT_S, "isolation_level": None}
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        connect_args={"timeout": LOCK_WAIT_S, "isolation_level": None},
     )
     with engine.connect() as connection:
         _use_wal(connection)
@@ -64,7 +66,9 @@ def _migrate_sqlite(url: str, directory: Path | None, told: Told) -> list[str]:
         try:
             sqlite_metadata.create_all(connection)
             connection.execute(
-                text(f"INSERT INTO {position.name} (one, timeline, commits) VALUES (1, 0, 0) ON CONFLICT DO NOTHING")
+                text(
+                    f"INSERT INTO {position.name} (one, timeline, commits) VALUES (1, 0, 0) ON CONFLICT DO NOTHING"
+                )
             )
             applied = _upgrade(connection, directory, told)
             connection.exec_driver_sql("COMMIT")

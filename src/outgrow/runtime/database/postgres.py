@@ -62,7 +62,9 @@ class Row(asyncpg.Record):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"the row has no column {name!r}; it has: {', '.join(self.keys())}") from None
+            raise AttributeError(
+                f"the row has no column {name!r}; it has: {', '.join(self.keys())}"
+            ) from None
 
 
 class ProcessedRow(tuple[Any, ...]):
@@ -82,7 +84,9 @@ class ProcessedRow(tuple[Any, ...]):
         try:
             return super().__getitem__(self._names[name])
         except KeyError:
-            raise AttributeError(f"the row has no column {name!r}; it has: {', '.join(self._names)}") from None
+            raise AttributeError(
+                f"the row has no column {name!r}; it has: {', '.join(self._names)}"
+            ) from None
 
     def keys(self) -> Sequence[str]:
         """The columns' names."""
@@ -198,7 +202,9 @@ class Connection:
         return session_on(self._node.dialect, self._adapted, BlockSession)
 
     def _adapted(self) -> AsyncAdapt_asyncpg_connection:
-        adapted = AsyncAdapt_asyncpg_connection(self._node.dialect.dbapi, self.raw, prepared_statement_cache_size=0)
+        adapted = AsyncAdapt_asyncpg_connection(
+            self._node.dialect.dbapi, self.raw, prepared_statement_cache_size=0
+        )
         adapted.set_isolation_level("autocommit")  # the block, not SQLAlchemy, begins and ends it
         return adapted
 
@@ -221,7 +227,9 @@ class Postgres:
 
     engine = "postgres"
 
-    def __init__(self, node: endpoints.Node, settings: endpoints.Database, password: str | None, events: Events) -> None:
+    def __init__(
+        self, node: endpoints.Node, settings: endpoints.Database, password: str | None, events: Events
+    ) -> None:
         self.name = node.name
         self.dialect = PGDialect_asyncpg()
         self.dialect.dbapi = PGDialect_asyncpg.import_dbapi()
@@ -464,7 +472,9 @@ def _unreachable(error: BaseException, node: str, url: str) -> errors.Unavailabl
     hint = "check the user, its password and the database's name in outgrow.toml"
     if _may_come_back(error):
         hint = "check that the server runs and accepts connections at this address"
-    return errors.Unavailable(f"no connection to {place}: {str(error) or type(error).__name__}", node=node, hint=hint)
+    return errors.Unavailable(
+        f"no connection to {place}: {str(error) or type(error).__name__}", node=node, hint=hint
+    )
 
 
 def _translate(error: Exception, label: str, node: str, timeout_s: float) -> errors.DatabaseError:
@@ -482,7 +492,9 @@ def _translate(error: Exception, label: str, node: str, timeout_s: float) -> err
         )
     if state == "42P01" and "outgrow_" in str(error):
         return errors.SchemaMissing(
-            "Outgrow's own tables are missing", node=node, hint="run `outgrow migrate` (`outgrow up` does it by itself)"
+            "Outgrow's own tables are missing",
+            node=node,
+            hint="run `outgrow migrate` (`outgrow up` does it by itself)",
         )
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return errors.Conflict(f"{label}: the schema has changed meanwhile", node=node)
@@ -508,6 +520,8 @@ def _integrity(error: Exception, state: str, text: str, node: str) -> errors.Int
     }
     found = _KEY.search(getattr(error, "detail", None) or "")
     column = getattr(error, "column_name", None)
-    columns = tuple(name.strip() for name in found["columns"].split(",")) if found else (column,) if column else ()
+    columns = (
+        tuple(name.strip() for name in found["columns"].split(",")) if found else (column,) if column else ()
+    )
     kind = kinds.get(state, errors.IntegrityError)
     return kind(text, node=node, constraint=getattr(error, "constraint_name", None) or "", columns=columns)

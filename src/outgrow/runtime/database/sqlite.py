@@ -52,7 +52,9 @@ class Row(sqlite3.Row):
         try:
             return self[name]
         except IndexError:
-            raise AttributeError(f"the row has no column {name!r}; it has: {', '.join(self.keys())}") from None
+            raise AttributeError(
+                f"the row has no column {name!r}; it has: {', '.join(self.keys())}"
+            ) from None
 
 
 class Dialect(SQLiteDialect_pysqlite):
@@ -127,7 +129,9 @@ class Connection:
     async def count(self, compiled: Compiled, parameters: Mapping[str, Any], /) -> int:
         """How many rows it changed; of a SELECT, how many it found."""
         sql, arguments = (
-            compiled.expand(parameters) if compiled.expanding else (compiled.sql, compiled.arguments(parameters))
+            compiled.expand(parameters)
+            if compiled.expanding
+            else (compiled.sql, compiled.arguments(parameters))
         )
 
         def call() -> int:
@@ -235,7 +239,9 @@ class SQLite:
 
     engine = "sqlite"
 
-    def __init__(self, node: endpoints.Node, settings: endpoints.Database, password: str | None, events: Events) -> None:
+    def __init__(
+        self, node: endpoints.Node, settings: endpoints.Database, password: str | None, events: Events
+    ) -> None:
         self.name = node.name
         self.path = file_of(node.url)
         self.dialect = Dialect()
@@ -344,7 +350,11 @@ class SQLite:
 
     def figures(self) -> dict[str, int]:
         """Connections by state."""
-        return {"idle": len(self._readers), "used": self._readers_out + self._writing.locked(), "max": self._size + 1}
+        return {
+            "idle": len(self._readers),
+            "used": self._readers_out + self._writing.locked(),
+            "max": self._size + 1,
+        }
 
     def translate(self, error: Exception, label: str) -> errors.DatabaseError:
         """The driver's error in Outgrow's words; the driver's stays the cause."""
@@ -398,7 +408,9 @@ def _translate(error: Exception, label: str, node: str, timeout_s: float) -> err
     text = f"{label}: {error}"
     if isinstance(error, IndexError) or "no such table: outgrow_" in str(error):
         return errors.SchemaMissing(
-            "Outgrow's own tables are missing", node=node, hint="run `outgrow migrate` (`outgrow up` does it by itself)"
+            "Outgrow's own tables are missing",
+            node=node,
+            hint="run `outgrow migrate` (`outgrow up` does it by itself)",
         )
     if isinstance(error, sqlite3.IntegrityError):
         return _integrity(error, code, text, node)
@@ -413,7 +425,9 @@ def _translate(error: Exception, label: str, node: str, timeout_s: float) -> err
     return errors.DatabaseError(text, node=node)
 
 
-def _integrity(error: sqlite3.IntegrityError, code: int | None, text: str, node: str) -> errors.IntegrityError:
+def _integrity(
+    error: sqlite3.IntegrityError, code: int | None, text: str, node: str
+) -> errors.IntegrityError:
     if code in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
         found = _UNIQUE.search(str(error))
         columns = found["columns"] if found and found["columns"] else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Executable
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import CompileError, StatementError as CoreStatementError
+from sqlalchemy.exc import CompileError
 from sqlalchemy.sql.base import _NoArg as NoArgument
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
@@ -67,7 +67,9 @@ class Compiled:
         self.is_insert = bool(compiler.isinsert)
         self.expanding = bool(compiler.post_compile_params or compiler.literal_execute_params)
         self._names: tuple[str, ...] = tuple(compiler.positiontup or ())
-        self._getter: Callable[[Parameters], Any] | None = itemgetter(*self._names) if len(self._names) > 1 else None
+        self._getter: Callable[[Parameters], Any] | None = (
+            itemgetter(*self._names) if len(self._names) > 1 else None
+        )
         self._defaults = _defaults(compiler)
         binds = compiler._bind_processors
         self._binds: tuple[tuple[int, Processor], ...] = tuple(
@@ -77,7 +79,9 @@ class Compiled:
         )
         self.results = _result_processors(compiler, dialect)
         self.returns_rows = bool(
-            compiler._result_columns or isinstance(source, TextClause) or not (takes_columns or compiler.isddl)  # type: ignore[attr-defined]
+            compiler._result_columns
+            or isinstance(source, TextClause)
+            or not (takes_columns or compiler.isddl)  # type: ignore[attr-defined]
         )
 
     def arguments(self, parameters: Parameters) -> Sequence[Any]:

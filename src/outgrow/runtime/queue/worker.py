@@ -190,7 +190,7 @@ class Worker:
                     if due == 0.0 and await self._claim():
                         pause = shortest
                         continue
-            except Exception as error:  # noqa: BLE001, the loop goes on
+            except Exception as error:
                 _complain("the queue cannot be read", error)
             wait = pause if due is None else min(pause, max(due, 0.01))
             try:
@@ -273,7 +273,7 @@ class Worker:
     def _scope_of(self, message: Claimed, claim: Scope) -> Scope:
         try:
             scope = self._adopt(msgspec.json.decode(message.headers, type=dict[str, str]))
-        except Exception as error:  # noqa: BLE001, the message counts more
+        except Exception as error:
             _complain(f"message {message.id} is worked on without its headers", error)
             scope = Scope()
         scope.bookmark.merge(claim.bookmark)
@@ -289,7 +289,7 @@ class Worker:
                 shortest, longest = self._pace.back_off_s
                 delay_s = random.uniform(0, min(longest, shortest * 2 ** (message.attempts - 1)))
                 await self._outbox.release(message.id, self._lease, delay_s=delay_s, reason=reason)
-        except Exception as unreachable:  # noqa: BLE001, nobody above could do more
+        except Exception as unreachable:
             _complain(f"message {message.id} waits until its lease is over", unreachable)
         finally:
             self._held.discard(message.id)
@@ -326,7 +326,7 @@ class Worker:
             if self._held:
                 try:
                     await self._outbox.extend(list(self._held), self._lease, self._pace.lease_s)
-                except Exception as error:  # noqa: BLE001, the loop goes on
+                except Exception as error:
                     _complain("the leases could not be extended", error)
 
 
