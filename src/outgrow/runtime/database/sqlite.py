@@ -262,7 +262,7 @@ class SQLite:
     async def open(self) -> None:
         """Open the file, which need not exist. Raises Unavailable when it cannot be."""
         self._threads = ThreadPoolExecutor(min(self._size, 8), thread_name_prefix="outgrow-sqlite")
-        self._writer = self._connect(writer=True)
+        self._writer = self._connected(self._open_writer(), writer=True)
         try:
             row = self._writer.raw.execute("SELECT timeline, commits FROM outgrow_position").fetchone()
             self.position = Position(row[0], row[1]) if row else ZERO
@@ -287,7 +287,7 @@ class SQLite:
 
     async def acquire(self) -> Connection:
         """A reader, refused every write by SQLite itself."""
-        connection = self._connect(writer=False)
+        connection = self._connected(self._open_reader(), writer=False)
         self._readers_out += 1
         return connection
 
@@ -309,7 +309,8 @@ class SQLite:
             await self._writing.acquire()
         try:
             if self._writer is None:
-                self._writer = self._connect(writer=True)
+                # The one before may still be letting go of the file, in a thread of its own.
+                self._writer = self._connected(await self.in_thread(self._open_writer), writer=True)
         except BaseException:
             self._writing.release()
             raise
@@ -360,7 +361,13 @@ class SQLite:
         """The driver's error in Outgrow's words; the driver's stays the cause."""
         return _translate(error, label, self.name, self.statement_timeout_s)
 
-    def _connect(self, *, writer: bool) -> Connection:
+    def _open_writer(self) -> RawConnection:
+        return self._open_file("PRAGMA busy_timeout = 0")  # it waits for its turn without holding the loop
+
+    def _open_reader(self) -> RawConnection:
+        return self._open_file("PRAGMA query_only = ON")
+
+    def _open_file(self, *more: str) -> RawConnection:
         try:
             raw = sqlite3.connect(
                 f"file:{quote(str(self.path))}?mode=rwc",
@@ -369,23 +376,28 @@ class SQLite:
                 check_same_thread=False,
                 cached_statements=512,
                 factory=RawConnection,
-                timeout=0 if writer else self.checkout_timeout_s,
+                timeout=self.checkout_timeout_s,
             )
             raw.row_factory = Row
-            raw.execute("PRAGMA journal_mode = WAL")
-            raw.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}")
-            raw.execute("PRAGMA foreign_keys = ON")
-            raw.execute("PRAGMA cache_size = -8000")
-            raw.execute("PRAGMA temp_store = MEMORY")
-            raw.execute("PRAGMA mmap_size = 268435456")
-            if not writer:
-                raw.execute("PRAGMA query_only = ON")
+            for pragma in (
+                "PRAGMA journal_mode = WAL",
+                f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}",
+                "PRAGMA foreign_keys = ON",
+                "PRAGMA cache_size = -8000",
+                "PRAGMA temp_store = MEMORY",
+                "PRAGMA mmap_size = 268435456",
+                *more,
+            ):
+                raw.execute(pragma)
         except sqlite3.Error as error:
             raise errors.Unavailable(
                 f"the file {self.path} cannot be opened: {error}",
                 node=self.name,
                 hint="check that its folder exists and that this user may write there",
             ) from error
+        return raw
+
+    def _connected(self, raw: RawConnection, *, writer: bool) -> Connection:
         self._events.connection_opened(self.name)
         return Connection(self, raw, writer=writer)
 

@@ -58,6 +58,7 @@ class Node(Protocol):
     name: str
     engine: str
     compiler: Compiler
+    position: Position
 
     def take(self) -> Connection | None: ...
     async def acquire(self) -> Connection: ...
@@ -297,7 +298,7 @@ class Write(Unit):
         if self._session is not None:
             await self._session.flush()
             await self._close_session()
-        if self._messages:
+        if self._messages and not self._doomed:  # a doomed block takes no statement, and is rolled back
             await self.many(PUT_ONCE[self._node.engine], self._staging.rows(self._messages))
 
     async def _commit(self) -> None:
@@ -324,6 +325,10 @@ class Write(Unit):
         finally:
             self._node.release(connection, broken=outcome == "unknown")
             self._events.transaction_finished(self._node.name, outcome, perf_counter() - self._started)
+            if outcome == "unknown":
+                # It may have been committed: to forget a cache entry in vain is harmless, to keep it is not.
+                for effect in self._effects:
+                    effect(self._node.position)
         self._take_effect(position)
 
     def _take_effect(self, position: Position) -> None:
