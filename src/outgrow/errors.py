@@ -32,8 +32,12 @@ An error takes facts and builds the sentence: what was wrong, where, and after `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+EXIT_TOLD = 78
+"""A program of the fleet ends with it (EX_CONFIG of sysexits.h) after `tell`: trying again cannot help."""
 
 
 class OutgrowError(Exception):
@@ -233,3 +237,23 @@ class NotNullViolation(IntegrityError):
 
 class CheckViolation(IntegrityError):
     """A CHECK constraint refused the row."""
+
+
+def tell(error: OutgrowError) -> str:
+    """The error in one line of JSON, for the process that waits for this one."""
+    return json.dumps({"kind": type(error).__name__, "fatal": error.message, "hint": error.hint})
+
+
+def told(line: str) -> OutgrowError | None:
+    """The error that such a line tells, or None when it is no such line."""
+    try:
+        said = json.loads(line)
+        kind, message, hint = str(said["kind"]), str(said["fatal"]), str(said.get("hint", ""))
+    except (ValueError, TypeError, KeyError):
+        return None
+    found = globals().get(kind)
+    if not (isinstance(found, type) and issubclass(found, OutgrowError)):
+        found = OutgrowError
+    error = found.__new__(found)
+    OutgrowError.__init__(error, message, hint=hint)
+    return error

@@ -19,8 +19,6 @@ import msgspec
 
 from outgrow.errors import ApplicationBroken, OutgrowError
 
-EXIT_BROKEN = 78
-"""EX_CONFIG of sysexits.h: starting it again will not help."""
 
 
 def load(reference: str, *, key: str) -> Any:
@@ -101,11 +99,12 @@ def _short(filename: str) -> str:
 
 def describe(error: BaseException) -> dict[str, str]:
     """What the parent is told of a failure."""
+    cause: BaseException | None
     if isinstance(error, OutgrowError):
-        told = {"fatal": error.message, "hint": error.hint}
+        told = {"kind": type(error).__name__, "fatal": error.message, "hint": error.hint}
         cause = error.__cause__
     else:
-        told = {"fatal": _where(error), "hint": ""}
+        told = {"kind": ApplicationBroken.__name__, "fatal": _where(error), "hint": ""}
         cause = error
     if cause is not None:
         lines = traceback.format_list(_frames(cause)) + traceback.format_exception_only(cause)

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from outgrow.errors import Misuse, OutgrowError
+from outgrow.errors import EXIT_TOLD, Misuse, OutgrowError
 from outgrow.runtime.application import Outgrow
-from outgrow.runtime.loading import EXIT_BROKEN, load, tell
+from outgrow.runtime.loading import load, tell
 
 INTERRUPTED = 130
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         others = _application_module(os.environ.get("OUTGROW_APP", ""))
     except OutgrowError as error:
         tell(error)
-        return EXIT_BROKEN
+        return EXIT_TOLD
     try:
         asyncio.run(run(function, own_outgrow(function, *others), arguments[1:]))
     except KeyboardInterrupt:

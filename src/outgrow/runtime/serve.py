@@ -22,10 +22,10 @@ from contextlib import contextmanager
 import uvicorn
 
 from outgrow import endpoints
-from outgrow.errors import ApplicationBroken, OutgrowError
+from outgrow.errors import EXIT_TOLD, ApplicationBroken, OutgrowError
 from outgrow.runtime.asgi import App, ASGIScope, Message, OwnPaths, Receive, Send
 from outgrow.runtime.health import Health
-from outgrow.runtime.loading import EXIT_BROKEN, load, tell
+from outgrow.runtime.loading import load, tell
 from outgrow.runtime.telemetry import logs
 
 FIRST_DESCRIPTOR = 3
@@ -143,7 +143,7 @@ def serve(app: App, environment: dict[str, str]) -> int:
     if failure is None or _may_pass(failure):
         return EXIT_NOT_STARTED
     tell(failure)
-    return EXIT_BROKEN
+    return EXIT_TOLD
 
 
 def _may_pass(failure: BaseException) -> bool:
@@ -166,7 +166,7 @@ def main() -> int:
             )
     except OutgrowError as error:
         tell(error)
-        return EXIT_BROKEN
+        return EXIT_TOLD
     logs.install()
     return serve(app, environment)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import time
@@ -18,14 +17,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from outgrow.errors import ApplicationBroken, FleetError, NodeFailed
+from outgrow.errors import EXIT_TOLD, FleetError, NodeFailed, OutgrowError, told
 from outgrow.supervisor import orphans, ports, process
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.probe import until_ready
 from outgrow.workload import Workload
-
-EXIT_BROKEN = 78
-"""A program ends with it (EX_CONFIG) when trying again cannot help; its last log line says why, as JSON."""
 
 TAIL_LINES = 12
 ROTATE_EVERY_S = 5.0
@@ -180,7 +176,7 @@ class Supervisor:
                 try:
                     await self._bring_up(node)
                     break
-                except (FleetError, ApplicationBroken, OSError) as error:
+                except (OutgrowError, OSError) as error:
                     reason = str(error).splitlines()[0]
 
     def _spawn(self, node: Node) -> process.Process:
@@ -197,12 +193,11 @@ class Supervisor:
         self._note()
         return node.process
 
-    def _failure(self, node: Node, code: int, what: str) -> NodeFailed | ApplicationBroken:
+    def _failure(self, node: Node, code: int, what: str) -> OutgrowError:
         tail = self._tail(node)
-        if code == EXIT_BROKEN and tail:
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                said = json.loads(tail[-1])
-                return ApplicationBroken(str(said["fatal"]), hint=str(said.get("hint", "")))
+        error = told(tail[-1]) if code == EXIT_TOLD and tail else None
+        if error is not None:
+            return error
         return NodeFailed(node.workload.name, f"{what} ({describe(code)})", log_tail=tail)
 
     def _tail(self, node: Node) -> list[str]:

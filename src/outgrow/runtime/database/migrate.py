@@ -3,7 +3,12 @@
 The application's folder holds Alembic revisions in versions/*.py and nothing else: no env.py, no
 alembic.ini. One process migrates at a time; the others wait for it.
 
-    python -m outgrow.runtime.database.migrate      (OUTGROW_ENDPOINTS, OUTGROW_MIGRATIONS)
+    python -m outgrow.runtime.database.migrate
+
+    OUTGROW_ENDPOINTS        where the database is
+    OUTGROW_MIGRATIONS       the folder; absent: only Outgrow's own tables
+    OUTGROW_MIGRATIONS_URL   the same database, as a role that may create tables
+    OUTGROW_SECRETS          its password, in a file that the application does not read
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from outgrow import endpoints
-from outgrow.errors import DatabaseError, Misuse, OutgrowError, Unavailable
+from outgrow.errors import EXIT_TOLD, DatabaseError, Misuse, Unavailable
 from outgrow.runtime.database.schema import metadata, position, sqlite_metadata
 
 LOCK = 0x6F757467726F77
@@ -145,21 +150,27 @@ def _upgrade(connection: Connection, directory: Path | None, told: Told) -> list
     return applied
 
 
-def main() -> None:
-    """Migrate the fleet's database. Exit code 0, or 1 or 2 with the reason on standard error."""
+def main() -> int:
+    """Migrate the application's database; returns the exit code. What failed is told in one line."""
+    from outgrow.runtime.loading import tell
+
     try:
         document = endpoints.read(os.environ["OUTGROW_ENDPOINTS"])
-        secrets = endpoints.read_secrets(document.secrets_file) if document.secrets_file else None
-        passwords = secrets.passwords if secrets else {}
+        secrets_file = os.environ.get("OUTGROW_SECRETS") or document.secrets_file
+        passwords = endpoints.read_secrets(secrets_file).passwords if secrets_file else {}
+        password = passwords.get("migrations", passwords.get("*"))
         folder = os.environ.get("OUTGROW_MIGRATIONS")
-        for shard in document.database.shards:
-            url = os.environ.get("OUTGROW_MIGRATIONS_URL") or shard.nodes[0].url
-            password = passwords.get("migrations", passwords.get("*"))
-            asyncio.run(migrate(url, Path(folder) if folder else None, password=password, told=print))
-    except OutgrowError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        url = os.environ.get("OUTGROW_MIGRATIONS_URL") or document.database.shards[0].nodes[0].url
+        asyncio.run(migrate(url, Path(folder) if folder else None, password=password, told=_say))
+    except Exception as error:  # also whatever a revision raises
+        tell(error)
+        return EXIT_TOLD
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

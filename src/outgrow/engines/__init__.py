@@ -1,0 +1,22 @@
+"""ADAPTERS: one file a real server, found by name and loaded on use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from outgrow.engines.base import Engine, Placement
+from outgrow.topology.model import Topology
+
+__all__ = ["TABLE", "Engine", "Placement", "load"]
+
+TABLE = {
+    "application": "outgrow.engines.application:Application",
+    "postgres": "outgrow.engines.postgres:Postgres",
+}
+
+
+def load(name: str, topology: Topology, placement: Placement) -> Engine:
+    """The engine of this name, for this topology at this place. Raises EngineMissing."""
+    module, _, kind = TABLE[name].partition(":")
+    engine: Engine = getattr(import_module(module), kind)(topology, placement)
+    return engine

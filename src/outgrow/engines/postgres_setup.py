@@ -1,0 +1,159 @@
+"""What PostgreSQL needs before and after its first start. Run by the fleet as jobs:
+
+    python -m outgrow.engines.postgres_setup initialise PROGRAMS DATA [CERTIFICATES HOST]
+    python -m outgrow.engines.postgres_setup provision ADMIN_URL NAME
+
+Both may be run again and again. Passwords come from the file that OUTGROW_SECRETS names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from outgrow import endpoints
+from outgrow.errors import EXIT_TOLD, EngineMissing, FleetError, OutgrowError, tell
+
+CERTIFICATE_DAYS = "3650"
+
+
+def initialise(programs: Path, data: Path, password: str) -> None:
+    """Make the data directory unless it is there. It appears by one rename: half a one never counts."""
+    if data.exists():
+        _require_same_version(programs, data)
+        return
+    unfinished = data.with_name(f"{data.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    data.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=data.parent) as secret:  # made with mode 0600
+        secret.write(password)
+        secret.flush()
+        _run(
+            programs / "initdb",
+            "-D",
+            unfinished,
+            "-U",
+            "outgrow_admin",
+            "--auth=scram-sha-256",
+            f"--pwfile={secret.name}",
+            "--locale=C",
+            "--encoding=UTF8",
+            "--no-instructions",
+        )
+    unfinished.rename(data)
+
+
+def _require_same_version(programs: Path, data: Path) -> None:
+    kept = (data / "PG_VERSION").read_text().strip()
+    told = _run(programs / "postgres", "--version")
+    if f" {kept}." not in told and f" {kept}beta" not in told and not told.strip().endswith(f" {kept}"):
+        raise FleetError(
+            f"{data} was made by PostgreSQL {kept}, and {programs} has {told.strip()}",
+            hint="name its own installation as programs under [database], or dump and restore the data",
+        )
+
+
+def certify(folder: Path, host: str) -> None:
+    """A certificate of our own for this host; the application trusts exactly this one."""
+    certificate, key = folder / "server.crt", folder / "server.key"
+    marker = folder / "host"
+    if certificate.exists() and key.exists() and marker.exists() and marker.read_text() == host:
+        return
+    if shutil.which("openssl") is None:
+        raise EngineMissing("openssl", install="apt-get install openssl")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    marker.unlink(missing_ok=True)
+    key.touch(mode=0o600)
+    _run(
+        "openssl",
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"),
+        *("-days", CERTIFICATE_DAYS, "-subj", "/CN=outgrow", "-addext", f"subjectAltName=IP:{host}"),
+        *("-keyout", key, "-out", certificate),
+    )
+    marker.write_text(host)
+
+
+def _run(*argv: str | Path) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise FleetError(f"{Path(argv[0]).name} failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
+    """The two roles and the database of the application, with the least that each must be able to do."""
+    import asyncpg
+
+    owner = f"{name}_owner"
+    server = await asyncpg.connect(url, password=passwords["admin"], timeout=30)
+    try:
+        for role, kind in ((owner, "migrations"), (name, "*")):
+            await _ensure_role(server, role, passwords[kind])
+        if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
+            await server.execute(f'CREATE DATABASE "{name}" OWNER "{owner}"')
+        await server.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        await server.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}"')
+    finally:
+        await server.close()
+    inside = await asyncpg.connect(url, database=name, password=passwords["admin"], timeout=30)
+    try:
+        await inside.execute(_RIGHTS.format(owner=f'"{owner}"', application=f'"{name}"'))
+    finally:
+        await inside.close()
+
+
+_RIGHTS = """
+ALTER SCHEMA public OWNER TO {owner};
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO {application};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {application};
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {application};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {application};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
+    GRANT USAGE, SELECT ON SEQUENCES TO {application};
+"""
+
+
+async def _ensure_role(server: Any, role: str, password: str) -> None:
+    """A role statement takes no parameters. The name is checked by the topology, the password is hex."""
+    if not (role.replace("_", "").isalnum() and password.isalnum()):
+        raise FleetError(f"role {role}: its name or password has signs that do not belong there")
+    known = await server.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
+    verb = "ALTER" if known else "CREATE"
+    rights = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
+    # The server would log the statement with its password, were it to fail or to be slow.
+    await server.execute("SET log_min_duration_statement = -1; SET log_min_error_statement = panic")
+    await server.execute(f"{verb} ROLE \"{role}\" {rights} PASSWORD '{password}'")
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the two; returns the exit code. What failed is told in one line that the fleet reads."""
+    try:
+        passwords = endpoints.read_secrets(os.environ["OUTGROW_SECRETS"]).passwords
+        match arguments:
+            case ["initialise", programs, data, *tls]:
+                initialise(Path(programs), Path(data), passwords["admin"])
+                if tls:
+                    certify(Path(tls[0]), tls[1])
+            case ["provision", url, name]:
+                asyncio.run(provision(url, name, passwords))
+            case _:
+                raise SystemExit(__doc__)
+    except OSError as error:
+        print(tell(FleetError(f"{arguments[0]}: {error}")), file=sys.stderr)
+        return EXIT_TOLD
+    except OutgrowError as error:
+        print(tell(error), file=sys.stderr)
+        return EXIT_TOLD
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
