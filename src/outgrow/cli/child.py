@@ -22,7 +22,7 @@ _STOPPED = (130, -2)
 
 
 class Told(msgspec.Struct):
-    """The last word of a process that failed (runtime/loading.py)."""
+    """The last word of a process that failed (runtime/failure.py)."""
 
     fatal: str
     hint: str = ""

@@ -1,24 +1,15 @@
-"""From "module:attribute" to the object, and from a failure to one line that a parent can read.
-
-    {"fatal": "app.py, line 3: NameError: name 'x' is not defined", "hint": "...", "traceback": "..."}
-
-The parent (supervisor, command line) shows `fatal` and `hint`; the exit code says whether to try again.
-"""
+"""From "module:attribute", as outgrow.toml says it, to the object."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-import traceback
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import msgspec
-
 from outgrow.errors import ApplicationBroken, OutgrowError
-
+from outgrow.runtime.failure import where
 
 
 def load(reference: str, *, key: str) -> Any:
@@ -54,11 +45,11 @@ def _import(name: str, key: str) -> ModuleType:
                 f"{key} names the module {name!r}, and there is none in {os.getcwd()}",
                 hint=f"correct {key}, or start in the application's directory",
             ) from None
-        raise ApplicationBroken(_where(error), hint=_install(error)) from error
+        raise ApplicationBroken(where(error), hint=_install(error)) from error
     except OutgrowError:
         raise
     except (Exception, SystemExit) as error:
-        raise ApplicationBroken(_where(error), hint=f"{name} must import without an error") from error
+        raise ApplicationBroken(where(error), hint=f"{name} must import without an error") from error
 
 
 def _install(error: ModuleNotFoundError) -> str:
@@ -72,47 +63,3 @@ def _offer(found: object, name: str) -> str:
         key for key in callables if getattr(getattr(found, key), "__module__", name) == name or key == "app"
     ]
     return f"it has: {', '.join((own or callables)[:8])}" if callables else "it is empty"
-
-
-def _where(error: BaseException) -> str:
-    """ "app.py, line 3: NameError: ...": the place in the application, as near as can be told."""
-    what = f"{type(error).__name__}: {error}".rstrip(": ")
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{_short(error.filename)}, line {error.lineno}: SyntaxError: {error.msg}"
-    frames = _frames(error)
-    return f"{_short(frames[-1].filename)}, line {frames[-1].lineno}: {what}" if frames else what
-
-
-def _frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames that are the application's: without the import system's and this file's."""
-    return [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen ") and frame.filename not in (__file__, importlib.__file__)
-    ]
-
-
-def _short(filename: str) -> str:
-    path = Path(filename)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def describe(error: BaseException) -> dict[str, str]:
-    """What the parent is told of a failure."""
-    cause: BaseException | None
-    if isinstance(error, OutgrowError):
-        told = {"kind": type(error).__name__, "fatal": error.message, "hint": error.hint}
-        cause = error.__cause__
-    else:
-        told = {"kind": ApplicationBroken.__name__, "fatal": _where(error), "hint": ""}
-        cause = error
-    if cause is not None:
-        lines = traceback.format_list(_frames(cause)) + traceback.format_exception_only(cause)
-        told["traceback"] = "".join(lines)
-    return told
-
-
-def tell(error: BaseException) -> None:
-    """Write that one line to standard error."""
-    sys.stdout.flush()
-    os.write(2, msgspec.json.encode(describe(error)) + b"\n")

@@ -4,7 +4,7 @@
 
 calls `await main(og, ["ARGUMENT", ...])` inside `async with og`. Exit codes: 0; what the OutgrowError
 says (1 or 2); 1 for any other exception; 78 when the function cannot be loaded; 130 after Ctrl-C. A
-failure is told in one JSON line on standard error (see loading.py).
+failure is told in one JSON line on standard error (see failure.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 from outgrow.errors import EXIT_TOLD, Misuse, OutgrowError
 from outgrow.runtime.application import Outgrow
-from outgrow.runtime.loading import load, tell
+from outgrow.runtime.failure import tell
+from outgrow.runtime.loading import load
 
 INTERRUPTED = 130
 

@@ -5,7 +5,7 @@
                          them it listens on OUTGROW_HOST (127.0.0.1) and OUTGROW_PORT (8000) itself
 
 Exit codes: 0 after SIGTERM or SIGINT, once the requests under way are answered; 78 when the application
-is broken, after one JSON line that says why (see loading.py); 3 when it could not start this time.
+is broken, after one JSON line that says why (see failure.py); 3 when it could not start this time.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import uvicorn
 from outgrow import endpoints
 from outgrow.errors import EXIT_TOLD, ApplicationBroken, OutgrowError
 from outgrow.runtime.asgi import App, ASGIScope, Message, OwnPaths, Receive, Send
+from outgrow.runtime.failure import tell
 from outgrow.runtime.health import Health
-from outgrow.runtime.loading import load, tell
+from outgrow.runtime.loading import load
 from outgrow.runtime.telemetry import logs
 
 FIRST_DESCRIPTOR = 3

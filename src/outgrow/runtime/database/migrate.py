@@ -29,6 +29,7 @@ from sqlalchemy.pool import NullPool
 from outgrow import endpoints
 from outgrow.errors import EXIT_TOLD, DatabaseError, Misuse, Unavailable
 from outgrow.runtime.database.schema import metadata, position, sqlite_metadata
+from outgrow.runtime.failure import tell
 
 LOCK = 0x6F757467726F77
 """The advisory lock that all migrations of one PostgreSQL database share ("outgrow")."""
@@ -152,8 +153,6 @@ def _upgrade(connection: Connection, directory: Path | None, told: Told) -> list
 
 def main() -> int:
     """Migrate the application's database; returns the exit code. What failed is told in one line."""
-    from outgrow.runtime.loading import tell
-
     try:
         document = endpoints.read(os.environ["OUTGROW_ENDPOINTS"])
         secrets_file = os.environ.get("OUTGROW_SECRETS") or document.secrets_file
