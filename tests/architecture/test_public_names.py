@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Iterator
 
 import outgrow
 from outgrow import errors
@@ -37,22 +38,28 @@ def test_every_lazy_name_is_listed() -> None:
     assert seen <= set(outgrow.__all__)
 
 
-def test_every_public_class_and_function_says_what_it_is_for() -> None:
-    silent = []
-    for path in files():
-        for node in ast.parse(path.read_text()).body:
-            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            if (
-                not node.name.startswith("_")
-                and ast.get_docstring(node) is None
-                and not _says_it_itself(node)
-            ):
-                silent.append(f"{path.relative_to(SOURCE)}: {node.name}")
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def test_every_public_class_function_and_method_says_what_it_is_for() -> None:
+    silent = [
+        f"{path.relative_to(SOURCE)}: {node.name}"
+        for path in files()
+        for node in _public(ast.parse(path.read_text()))
+        if ast.get_docstring(node) is None and not _says_it_itself(node)
+    ]
     assert silent == []
 
 
-def _says_it_itself(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _public(parent: ast.Module | ast.ClassDef) -> Iterator[Definition]:
+    for node in parent.body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node)
+
+
+def _says_it_itself(node: Definition) -> bool:
     """A protocol's names, and a function of a line or two, need no sentence."""
     if isinstance(node, ast.ClassDef):
         return any("Protocol" in ast.unparse(base) for base in node.bases)

@@ -97,6 +97,7 @@ async def test_what_is_written_is_read_with_its_types(db: Database) -> None:
         row = await tx.one(GET, id=1)
         assert await tx.one(GET, id=2) is None
         assert await tx.value(COUNT) == 1
+    assert row is not None
     assert (row.id, row["name"], row.at, row.extra, row.good) == (1, "a", moment, {"x": [1, None]}, True)
     assert list(row.keys())[:2] == ["id", "name"] and row[0] == 1 and len(row) == 7
     with pytest.raises(AttributeError, match="no column 'nope'"):
@@ -232,7 +233,7 @@ async def test_positions_grow_with_each_commit_and_raise_the_bookmark(db: Databa
     scope = Scope()
     token = request.current.set(scope)
     try:
-        positions = []
+        positions: list[Position] = []
         for number in range(3):
             async with db.write() as tx:
                 await tx.execute(ADD, id=number, name=str(number))
@@ -288,8 +289,10 @@ async def test_concurrent_writers_lose_nothing(db: Database) -> None:
             await tx.execute(raise_size)
 
     await asyncio.gather(*(add() for _ in range(50)))
-    async with db.read() as tx:
-        assert (await tx.one(GET, id=1)).size == 50
+    async with db.read() as block:
+        row = await block.one(GET, id=1)
+    assert row is not None
+    assert row.size == 50
 
 
 async def test_a_cancelled_block_leaves_nothing_behind(db: Database) -> None:
@@ -352,10 +355,11 @@ async def test_a_statement_that_runs_too_long_is_cancelled(database_url: str) ->
     database = open_database(database_url, statement_timeout_s=0.2)
     await database.open()
     endless = sa.text(
-        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2000000000) SELECT count(*) FROM n"
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2000000000)"
+        " SELECT count(*) FROM n"
     )
     for block in (database.read, database.write):
-        with pytest.raises(errors.StatementTimeout, match="0.2 s"):
+        with pytest.raises(errors.StatementTimeout, match=r"0\.2 s"):
             async with block() as tx:
                 await tx.value(endless)
     await database.close()
@@ -363,7 +367,8 @@ async def test_a_statement_that_runs_too_long_is_cancelled(database_url: str) ->
 
 async def test_a_slow_query_does_not_stop_the_others(db: Database) -> None:
     slow = sa.text(
-        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000) SELECT count(*) FROM n"
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000)"
+        " SELECT count(*) FROM n"
     )
     done: list[str] = []
 

@@ -1,4 +1,4 @@
-"""One suite for every database that holds the queue: what a message is promised, it is promised on all of them."""
+"""One suite for every database that holds the queue: a message is promised the same on all of them."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""kill -9: of a worker with tasks under way, and of the database below it. No acknowledged message is lost."""
+"""kill -9 of a worker with tasks under way, and of its database: no acknowledged message is lost."""
 
 import asyncio
 import contextlib

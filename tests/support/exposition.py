@@ -36,11 +36,11 @@ def parse(text: str, *, openmetrics: bool = False) -> dict[str, Family]:
     family: Family | None = None
     for line in lines:
         if line.startswith("# HELP "):
-            name, _, help = line.removeprefix("# HELP ").partition(" ")
+            name, _, meaning = line.removeprefix("# HELP ").partition(" ")
             assert re.fullmatch(_NAME, name)
             assert name not in families, f"{name} comes twice"
-            assert help
-            family = Family(name, "", help, {})
+            assert meaning
+            family = Family(name, "", meaning, {})
         elif line.startswith("# TYPE "):
             assert family is not None
             name, _, kind = line.removeprefix("# TYPE ").partition(" ")

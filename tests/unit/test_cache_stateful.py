@@ -31,7 +31,7 @@ Versions = dict[str, int]
 
 
 class World:
-    """A database with a version for each tag, the process under test, and sessions that also write elsewhere."""
+    """A database with a version for each tag, the process under test, sessions that also write elsewhere."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)

@@ -15,13 +15,13 @@ def test_ids_only_grow_even_when_the_clock_goes_back(clock_ms: list[int]) -> Non
     ticks = iter(clock_ms)
     generator = Ids(worker=7)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ids.time, "time", lambda: next(ticks) / 1000)
+        patch.setattr("outgrow.runtime.ids.time.time", lambda: next(ticks) / 1000)
         made = [generator.next() for _ in clock_ms]
     assert made == sorted(set(made))
 
 
 def test_more_than_4096_ids_in_one_millisecond_stay_unique(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids.time, "time", lambda: 1_800_000_000.0)
+    monkeypatch.setattr("outgrow.runtime.ids.time.time", lambda: 1_800_000_000.0)
     generator = Ids(worker=1023)
     made = [generator.next() for _ in range(10_000)]
     assert len(set(made)) == 10_000
@@ -34,7 +34,7 @@ def test_an_id_tells_when_it_was_made() -> None:
 
 
 def test_two_workers_never_make_the_same_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids.time, "time", lambda: 1_800_000_000.0)
+    monkeypatch.setattr("outgrow.runtime.ids.time.time", lambda: 1_800_000_000.0)
     one, other = Ids(worker=1), Ids(worker=2)
     assert not {one.next() for _ in range(5000)} & {other.next() for _ in range(5000)}
 

@@ -96,7 +96,7 @@ class Outgrow:
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """A lifespan handler: `Starlette(lifespan=og.lifespan)`. Opens the tiers, works on the queue, closes."""
+        """A lifespan handler: `Starlette(lifespan=og.lifespan)`. Opens, works on the queue, closes."""
         async with self:
             self.queue.start()
             yield

@@ -80,6 +80,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        """While it serves, both signals ask it to end; uvicorn would raise them again afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -135,7 +136,7 @@ def serve(app: App, environment: dict[str, str]) -> int:
     except SystemExit:
         pass  # uvicorn's way to say that start-up failed
     except OSError as error:
-        print(f"cannot listen: {error}", file=sys.stderr)
+        sys.stderr.write(f"cannot listen: {error}\n")
         return EXIT_NOT_STARTED
     if server.started:
         return 0

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -71,11 +72,7 @@ def _migrate_sqlite(url: str, directory: Path | None, told: Told) -> list[str]:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             sqlite_metadata.create_all(connection)
-            connection.execute(
-                text(
-                    f"INSERT INTO {position.name} (one, timeline, commits) VALUES (1, 0, 0) ON CONFLICT DO NOTHING"
-                )
-            )
+            connection.execute(insert(position).values(one=1, timeline=0, commits=0).on_conflict_do_nothing())
             applied = _upgrade(connection, directory, told)
             connection.exec_driver_sql("COMMIT")
         except BaseException:

@@ -53,7 +53,7 @@ _CONNECTION_LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, Con
 _NOT_SERVING = ("57P01", "57P02", "57P03", "25006", "53300")
 
 
-class Row(asyncpg.Record):
+class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg is untyped
     """asyncpg's record, with its columns as attributes too."""
 
     __slots__ = ()
@@ -162,7 +162,10 @@ class Connection:
             raise self._translate(error, "BEGIN") from error
 
     async def commit(self, *, doomed: bool) -> Position:
-        """Commit and return the position. Raises Conflict when doomed, Unavailable when the outcome is unknown."""
+        """Commit and return the position.
+
+        Raises Conflict when doomed, Unavailable when the outcome is unknown.
+        """
         if doomed:
             await self.rollback()
             raise errors.Conflict(
@@ -308,7 +311,7 @@ class Postgres:
             raise self.translate(error, "check") from error
         finally:
             self.release(connection, broken=broken)
-        return f"PostgreSQL {version.major}.{version.minor}"
+        return f"PostgreSQL {version.major}.{version.micro}"
 
     def figures(self) -> dict[str, int]:
         """Connections by state."""
@@ -403,7 +406,7 @@ class Postgres:
                 await raw.set_type_codec(
                     kind, schema="pg_catalog", encoder=_as_text, decoder=msgspec.json.decode, format="text"
                 )
-            standby, wal_file, position = await raw.fetchrow(_IDENTIFY)  # type: ignore[misc]
+            standby, wal_file, position = await raw.fetchrow(_IDENTIFY)
         except BaseException:
             raw.terminate()
             raise

@@ -35,6 +35,6 @@ class BlockSession(AsyncSession):
 def session_on(dialect: Dialect, connect: Callable[[], Any], kind: type[AsyncSession]) -> AsyncSession:
     """A session whose one connection is what `connect` returns; closing it closes nothing below."""
     pool = StaticPool(connect, dialect=dialect)
-    pool._is_asyncio = True  # type: ignore[attr-defined]
+    pool._is_asyncio = True
     engine = Engine(pool, dialect, URL.create(dialect.name))
     return kind(AsyncEngine(engine), expire_on_commit=False)

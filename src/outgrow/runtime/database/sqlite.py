@@ -148,7 +148,10 @@ class Connection:
         )
 
     async def begin(self, mode: str, /) -> None:
-        """`write` takes the write lock at once, waiting for another process's; `snapshot` fixes what is seen."""
+        """`write` takes the write lock at once, waiting for another process's.
+
+        `snapshot` fixes what is seen.
+        """
         if mode == "write":
             await self._begin_immediate()
         else:

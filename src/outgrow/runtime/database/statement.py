@@ -18,6 +18,7 @@ from sqlalchemy.sql.base import _NoArg as NoArgument
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ClauseElement, TextClause
+from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 
 from outgrow.errors import StatementError
 
@@ -113,7 +114,7 @@ class Compiled:
         for index, name in enumerate(state.positiontup or ()):
             processor = state.processors.get(name)
             if processor is not None and not isinstance(processor, tuple):
-                values[index] = processor(values[index])  # type: ignore[operator]
+                values[index] = processor(values[index])
         return state.statement, values
 
     def _complete(self, parameters: Parameters) -> list[Any]:
@@ -174,7 +175,7 @@ def _label(statement: Executable) -> str:
         words = statement.text.split(None, 1)
         return f"{words[0].upper()} text" if words else "text"
     if isinstance(statement, UpdateBase):
-        return f"{statement.__visit_name__.upper()} {statement.table.name}"  # type: ignore[attr-defined]
+        return f"{statement.__visit_name__.upper()} {getattr(statement.table, 'name', 'expression')}"
     froms = statement.get_final_froms() if hasattr(statement, "get_final_froms") else ()
     while froms and hasattr(froms[0], "left"):
         froms = [froms[0].left]
@@ -192,9 +193,9 @@ def _defaults(compiler: SQLCompiler) -> dict[str, Any]:
         default = column.default if compiler.isinsert else column.onupdate
         if default is None:
             continue
-        if default.is_scalar:
+        if isinstance(default, ScalarElementColumnDefault):
             defaults[column.key] = default.arg
-        elif default.is_callable:
+        elif isinstance(default, CallableColumnDefault):
             defaults[column.key] = lambda call=default.arg: call(None)
         else:
             raise StatementError(

@@ -1,4 +1,4 @@
-"""The queue tier: work that is done after the answer, at least once, if and only if its transaction commits."""
+"""The queue tier: work done after the answer, at least once, if and only if its transaction commits."""
 
 from outgrow.runtime.queue.queue import Queue, Task
 

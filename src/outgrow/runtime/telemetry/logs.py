@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -152,16 +153,12 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-_stderr: Lines | None = None
-
-
+@cache
 def stderr_lines() -> Lines:
     """The process's one writer to standard error, flushed when the process ends."""
-    global _stderr
-    if _stderr is None:
-        _stderr = Lines(2)
-        atexit.register(_stderr.close)
-    return _stderr
+    lines = Lines(2)
+    atexit.register(lines.close)
+    return lines
 
 
 class Access(msgspec.Struct, omit_defaults=True):
@@ -297,15 +294,12 @@ def escaped(text: str, length_max: int) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
-_second = -1
-_second_text = ""
-
-
 def timestamp(moment: float) -> str:
     """RFC 3339 in UTC to the millisecond. The part down to the second is made once a second."""
-    global _second, _second_text
     second = int(moment)
-    if second != _second:
-        _second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _second = second
-    return f"{_second_text}.{int((moment - second) * 1000):03d}Z"
+    return f"{_to_the_second(second)}.{int((moment - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -25,6 +25,8 @@ Sample = tuple[str, str, float]
 
 
 class Series(Protocol):
+    """What one set of label values has counted."""
+
     def samples(self) -> Iterator[Sample]: ...
 
 
