@@ -197,11 +197,11 @@ def _migrations(group: str, directory: Path, topology: Topology) -> Check:
 
 
 def _port(group: str, directory: Path, topology: Topology) -> Check:
-    from outgrow.cli import fleet
+    from outgrow import cluster
 
     host, port = topology.application.host, topology.application.port
     where = f"{host}:{port}"
-    if fleet.running(directory):
+    if cluster.running(directory):
         return Check(group, "port", "ok", f"{where}, and this application's fleet is running")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

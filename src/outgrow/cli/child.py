@@ -1,105 +1,105 @@
-"""A part of the runtime in a process of its own, in the application's directory, with its endpoints."""
+"""A part of the runtime in a process of its own, in the application's directory."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO
 
-import msgspec
-
-from outgrow.cli.application import STATE
-from outgrow.errors import OutgrowError
+from outgrow.errors import OutgrowError, told
 
 _BLOCK = 4096
 _STOPPED = (130, -2)
 """Exit codes of a process that Ctrl-C ended."""
 
 
-class Told(msgspec.Struct):
-    """The last word of a process that failed (runtime/failure.py)."""
-
-    fatal: str
-    hint: str = ""
-    traceback: str = ""
-
-
-class Ended(NamedTuple):
-    """How it ended."""
-
-    code: int
-    told: Told | None
-
-
-@contextmanager
-def published(directory: Path) -> Iterator[Path]:
-    """The endpoints of the application: the running fleet's, or without one those in outgrow.toml.
-
-    Raises FleetNotRunning when the servers that outgrow.toml asks for would be run by a fleet.
-    """
-    path = directory / STATE / "endpoints.json"
-    if path.exists():
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="outgrow-") as folder:
-        yield _from_topology(directory, Path(folder))
-
-
 def run(
     module: str,
-    arguments: Sequence[str],
+    arguments: Sequence[str] = (),
     *,
     directory: Path,
-    variables: dict[str, str],
-    stdout: BinaryIO | None,
-) -> Ended:
-    """Run `python -m module`. What it writes passes through; Ctrl-C reaches it too and is waited for."""
-    process = subprocess.Popen(
+    variables: Mapping[str, str],
+    heard: Callable[[str], None] | None = None,
+) -> None:
+    """Run `python -m module` to its end. Raises the OutgrowError that it told, or one with its exit code.
+
+    What it writes passes through; with `heard` that gets its standard output, line by line. Ctrl-C
+    reaches the process too and is waited for; KeyboardInterrupt follows.
+    """
+    process = subprocess.Popen(  # noqa: S603, our own module; the arguments are the caller's own
         [sys.executable, "-m", module, *arguments],
         cwd=directory,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
-        stdout=stdout,
+        stdout=None if heard is None else subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
-    held = _Passing(process.stderr)
-    while True:
-        try:
-            held.pass_on()
-            code = process.wait()
-        except KeyboardInterrupt:
-            continue  # the process has got it as well, and is closing its tiers
-        break
+    passing = _Passing(process.stderr)
+    with _listening(process.stdout, heard):
+        code = _until_end(process, passing)
     if code in _STOPPED:
         raise KeyboardInterrupt
-    return Ended(code, held.told)
+    if code != 0:
+        raise passing.error or OutgrowError(f"{_shown(module, arguments)} {_described(code)}")
 
 
-def require_done(ended: Ended, what: str) -> None:
-    """Raises OutgrowError with what the process told if it failed."""
-    if ended.code == 0:
-        return
-    if ended.told is None:
-        raise OutgrowError(f"{what} ended with exit code {ended.code}", hint="what it wrote above says why")
-    error = OutgrowError(ended.told.fatal, hint=ended.told.hint)
-    error.exit_code = 2 if ended.code == 2 else 1
-    raise error
+def _until_end(process: subprocess.Popen[bytes], passing: _Passing) -> int:
+    while True:
+        with suppress(KeyboardInterrupt):  # the process has got it as well, and is closing its tiers
+            passing.pass_on()
+            return process.wait()
+
+
+def _listening(
+    stdout: IO[bytes] | None, heard: Callable[[str], None] | None
+) -> _Listener | nullcontext[None]:
+    return nullcontext() if stdout is None or heard is None else _Listener(stdout, heard)
+
+
+def _shown(module: str, arguments: Sequence[str]) -> str:
+    """ "app:seed" of the script runner, the module's own name else."""
+    return arguments[0] if arguments else module
+
+
+def _described(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+class _Listener:
+    """Reads standard output beside standard error, so that neither can fill its pipe and block."""
+
+    def __init__(self, source: IO[bytes], heard: Callable[[str], None]) -> None:
+        self._source = source
+        self._heard = heard
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join()
+
+    def _read(self) -> None:
+        for line in self._source:
+            with suppress(OSError):  # our own reader is gone; the process must not wait for it
+                self._heard(line.decode("utf-8", "replace").rstrip("\n"))
 
 
 class _Passing:
     """Standard error of the process, passed on as it comes, but for the JSON line of its failure."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO | IO[bytes]) -> None:
         self._source = source
         self._line = b""
-        self.told: Told | None = None
+        self.error: OutgrowError | None = None
 
     def pass_on(self) -> None:
+        """Until the process has closed it."""
         while block := os.read(self._source.fileno(), _BLOCK):
             *lines, rest = (self._line + block).split(b"\n")
             self._line = b""
@@ -112,15 +112,14 @@ class _Passing:
         _write(self._line)
 
     def _take(self, line: bytes) -> None:
-        if line.startswith(b'{"fatal"'):
-            try:
-                self.told = msgspec.json.decode(line, type=Told)
-                return
-            except msgspec.DecodeError:
-                pass
-        _write(line)
+        error = told(line.decode("utf-8", "replace")) if line.startswith(b"{") else None
+        if error is None:
+            _write(line)
+        else:
+            self.error = error
 
 
 def _write(data: bytes) -> None:
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()
+    with suppress(OSError):
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -32,32 +33,40 @@ class Console:
 
         click.echo(msgspec.json.encode(document))
 
-    def say(self, text: str) -> None:
-        """A line for people; nothing with --json."""
-        if not self.as_json:
-            click.echo(text)
-
     def note(self, text: str) -> None:
         """A line about the command's own work, on standard error; nothing with --json."""
         if not self.as_json:
             click.echo(text, err=True)
 
 
+def hang_up() -> None:
+    """Nobody reads any more (the terminal or the pipe is gone): what is still written goes nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 def dim(text: str) -> str:
+    """Of less interest."""
     return click.style(text, dim=True)
 
 
 def strong(text: str) -> str:
+    """A heading, or what it is about."""
     return click.style(text, bold=True)
 
 
 def good(text: str) -> str:
+    """As it should be."""
     return click.style(text, fg="green")
 
 
 def bad(text: str) -> str:
+    """Failed."""
     return click.style(text, fg="red", bold=True)
 
 
 def doubtful(text: str) -> str:
+    """Neither good nor bad, or not yet."""
     return click.style(text, fg="yellow")

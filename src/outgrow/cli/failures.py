@@ -58,13 +58,15 @@ def facts(error: OutgrowError) -> dict[str, Any]:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
-    if isinstance(error, TopologyError):
+    if isinstance(error, TopologyError) and hasattr(error, "problems"):
         told["source"] = error.source
         told["problems"] = [
             {"line": each.line, "path": each.path, "message": each.message, "hint": each.hint}
             for each in error.problems
         ]
-    if isinstance(error, NodeFailed):
+    if isinstance(error, NodeFailed) and hasattr(
+        error, "node"
+    ):  # one told by another process is its text alone
         told |= {"node": error.node, "reason": error.reason, "log_tail": error.log_tail}
     return told
 

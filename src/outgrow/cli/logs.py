@@ -25,7 +25,7 @@ def _complete_node(ctx: click.Context, parameter: click.Parameter, incomplete: s
 @click.command(cls=Command)
 @click.argument("node", required=False, shell_complete=_complete_node)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
-@click.option("-n", "--lines", default=100, show_default=True, metavar="N", type=click.IntRange(0))
+@click.option("-n", "--lines", metavar="N", type=click.IntRange(0), default=100, help="How many (100).")
 @click.option("--raw", is_flag=True, help="Lines as they are in the file.")
 @options.directory_option
 @options.as_json
@@ -59,6 +59,7 @@ class Printer:
         self._width = max(map(len, nodes), default=0)
 
     def print(self, node: str, line: str) -> None:
+        """One line of that node."""
         if self._console.as_json:
             self._console.document({"node": node, **(logview.parsed(line) or {"message": line})})
             return

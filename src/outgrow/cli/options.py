@@ -47,9 +47,12 @@ def stage(function: F) -> F:
 
 def port(function: F) -> F:
     """--port N."""
-    return click.option("--port", metavar="N", type=click.IntRange(1, 65535), help="The port to serve at.")(
-        function
-    )
+    return click.option(
+        "--port",
+        metavar="N",
+        type=click.IntRange(0, 65535),
+        help="The port to serve at, in place of the one in outgrow.toml; 0 takes a free one.",
+    )(function)
 
 
 def _stages(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

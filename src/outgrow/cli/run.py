@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from outgrow.cli import failures
+from outgrow.cli.console import hang_up
 from outgrow.cli.group import root
 
 INTERRUPTED = 130
@@ -24,8 +25,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        return _reader_gone()
+    except BrokenPipeError:  # `outgrow logs | head`: the reader has what it wanted
+        hang_up()
+        return 0
     except Exception as error:
         return failures.report(error, as_json=_json_wanted(arguments))
     return result if isinstance(result, int) else 0
@@ -40,9 +42,3 @@ def _json_wanted(arguments: Sequence[str]) -> bool:
     """Looked up by hand, because the arguments themselves may be what is wrong."""
     own = list(arguments)
     return "--json" in (own[: own.index("--")] if "--" in own else own)
-
-
-def _reader_gone() -> int:
-    """`outgrow logs | head`: the reader has what it wanted, and Python must not complain at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
