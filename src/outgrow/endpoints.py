@@ -15,13 +15,15 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
 from outgrow.errors import Misuse, StateUnreadable
 
 if TYPE_CHECKING:
+    from outgrow.topology.model import Database as TopologyDatabase
     from outgrow.topology.model import Topology
 
 VERSION = 1
@@ -41,14 +43,14 @@ class Shard(msgspec.Struct, frozen=True):
     """One partition of the data: a primary and its replicas."""
 
     name: str
-    nodes: tuple[Node, ...]
+    nodes: Annotated[tuple[Node, ...], msgspec.Meta(min_length=1)]
 
 
 class Database(msgspec.Struct, frozen=True):
     """The database tier. `pool` is connections per process and node; times in seconds."""
 
     engine: Literal["sqlite", "postgres"]
-    shards: tuple[Shard, ...]
+    shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1)]
     pool: int = 10
     statement_timeout_s: float = 30.0
     checkout_timeout_s: float = 5.0
@@ -85,7 +87,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 1
     application: str
     stage: str
-    consistency: str = "session"
+    consistency: Literal["strong", "session", "eventual"] = "session"
     database: Database
     cache: Cache = Cache()
     queue: Queue = Queue()
@@ -97,10 +99,11 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     """What must not be in the document: kept in a file of mode 0600 or taken from the environment.
 
     `application` is hex, at least 32 bytes: every signing key is derived from it.
-    `passwords` maps a database node's name ("*" for any) to its password.
+    `passwords` maps a database node's name ("*" for any, "migrations" for the role that may create
+    tables) to its password.
     """
 
-    application: str
+    application: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{2}){32,}$")]
     passwords: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -109,7 +112,13 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(path: str | os.PathLike[str]) -> Endpoints:
     """The document at `path`. Raises StateUnreadable when it is damaged, Misuse when it is missing."""
-    return _decode(path, Endpoints)
+    document = _decode(path, Endpoints)
+    if document.version != VERSION:
+        raise StateUnreadable(
+            f"{path} has version {document.version}, and this Outgrow reads version {VERSION}",
+            hint="run the application and the fleet with the same version of Outgrow",
+        )
+    return document
 
 
 def read_secrets(path: str | os.PathLike[str]) -> Secrets:
@@ -118,7 +127,12 @@ def read_secrets(path: str | os.PathLike[str]) -> Secrets:
 
 
 def write(path: str | os.PathLike[str], document: Endpoints | Secrets) -> None:
-    """Replace the file at `path` atomically, readable by its owner alone."""
+    """Replace the file at `path` atomically, readable by its owner alone.
+
+    Raises Misuse when a URL in an endpoints document holds a password.
+    """
+    if isinstance(document, Endpoints):
+        _require_no_password(document)
     target = Path(path)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -160,7 +174,25 @@ def discover() -> tuple[Endpoints, Secrets]:
             f"{found / NAME}: application.secret is missing, and without a fleet nobody makes one",
             hint='write secret = "${APP_SECRET}" under [application], and export at least 32 characters',
         )
-    return from_topology(topology, found), secrets_of(topology.application.secret)
+    secrets = secrets_of(topology.application.secret, passwords_of(topology.database))
+    return from_topology(topology, found), secrets
+
+
+def split_password(url: str) -> tuple[str, str | None]:
+    """The URL without its password, and the password as the server knows it; None where there is none."""
+    parts = urlsplit(url)
+    account, _, hosts = parts.netloc.rpartition("@")
+    user, colon, password = account.partition(":")
+    if not colon:
+        return url, None
+    return urlunsplit(parts._replace(netloc=f"{user}@{hosts}")), unquote(password) or None
+
+
+def passwords_of(settings: TopologyDatabase) -> dict[str, str]:
+    """The passwords in the URLs of outgrow.toml: "*" is the application's, "migrations" the owner's."""
+    urls = {"*": settings.url, "migrations": settings.migrations_url}
+    found = {role: split_password(url)[1] for role, url in urls.items() if url is not None}
+    return {role: password for role, password in found.items() if password is not None}
 
 
 def secrets_of(secret: str, passwords: Mapping[str, str] | None = None) -> Secrets:
@@ -179,11 +211,14 @@ def from_topology(
     """The document of a topology whose file stands in `directory`.
 
     `database_url` is where the fleet runs the database; without it the topology's own url or file
-    counts. Raises Misuse when neither says where the database is.
+    counts. A password in the URL is left out: it is in `passwords_of`. Raises Misuse when neither
+    says where the database is.
     """
     settings = topology.database
     url = database_url or settings.url
-    if url is None and settings.file is not None:
+    if url is not None:
+        url, _ = split_password(url)
+    elif settings.file is not None:
         url = f"sqlite:///{directory / settings.file}"
     if url is None:
         raise Misuse(
@@ -213,6 +248,16 @@ def from_topology(
         ),
         secrets_file=secrets_file,
     )
+
+
+def _require_no_password(document: Endpoints) -> None:
+    for shard in document.database.shards:
+        for node in shard.nodes:
+            if split_password(node.url)[1] is not None:
+                raise Misuse(
+                    f"the URL of database node {node.name} holds a password",
+                    hint="`split_password` takes it out; it belongs into Secrets.passwords",
+                )
 
 
 def _decode(path: str | os.PathLike[str], kind: type[T]) -> T:

@@ -18,7 +18,7 @@ from outgrow.stages import (
 )
 from outgrow.stages.stage import Due, Promise, Stage
 from outgrow.topology import Topology
-from outgrow.topology.parse import nearest
+from outgrow.topology.wording import nearest
 
 __all__ = ["LADDER", "Due", "Promise", "Stage", "apply", "find"]
 

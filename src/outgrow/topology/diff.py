@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import msgspec
-
-from outgrow.topology.model import Topology
+from outgrow.topology.model import Section, Topology, without_secrets
 
 
 class Change(NamedTuple):
-    """One key that differs: its path, its value before and its value after."""
+    """One key that differs: its path, its value before and its value after. Printed, it shows no secret."""
 
     path: str
     before: Any
     after: Any
+
+    def __repr__(self) -> str:
+        before, after = (without_secrets(self.path, value) for value in self[1:])
+        return f"{self.path}: {before!r} -> {after!r}"
 
 
 def diff(before: Topology, after: Topology) -> tuple[Change, ...]:
@@ -22,12 +25,10 @@ def diff(before: Topology, after: Topology) -> tuple[Change, ...]:
     return tuple(_changes(before, after, ""))
 
 
-def _changes(before: msgspec.Struct, after: msgspec.Struct, path: str) -> list[Change]:
-    found = []
+def _changes(before: Section, after: Section, path: str) -> Iterator[Change]:
     for name in before.__struct_fields__:
         old, new, place = getattr(before, name), getattr(after, name), f"{path}.{name}" if path else name
-        if isinstance(old, msgspec.Struct):
-            found += _changes(old, new, place)
+        if isinstance(old, Section):
+            yield from _changes(old, new, place)
         elif old != new:
-            found.append(Change(place, old, new))
-    return found
+            yield Change(place, old, new)

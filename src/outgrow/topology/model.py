@@ -6,7 +6,8 @@ and the sentence that the JSON Schema shows. topology/reference.toml documents t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -26,25 +27,62 @@ STAGES = (
 )
 """The ladder, in order: stage 1 is STAGES[0]. stages/ has a file for each."""
 
-Duration = Annotated[float, Meta(gt=0, description='seconds, or text like "250ms", "30s", "5m", "1h"')]
-ImportName = Annotated[str, Meta(pattern=r"^[\w.]+:[\w.]+$")]
-PostgresUrl = Annotated[str, Meta(pattern=r"^(postgres|postgresql)://")]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://")]
+
+def _whole(pattern: str) -> str:
+    """For the whole text, in Python as in JavaScript: Python's `$` lets a last newline pass."""
+    return rf"^(?:{pattern})$(?!\n)"
+
+
+_HOST = r"(?:[^\s/?#@:,\[\]]*|\[[\da-fA-F:.]+\])(?::\d{1,5})?"
+_POSTGRES_URL = rf"postgres(?:ql)?://(?:[^\s/?#@]*@)?{_HOST}(?:,{_HOST})*(?:/[^\s?#@]*)?(?:\?[^\s#@]*)?"
+"""No sign that a URL keeps for itself may stand inside the password: what follows it would be shown."""
+
+DURATION_TEXT = r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$"
+DURATION = Meta(
+    ge=0.001,  # a server counts in milliseconds, and 0 of them means for ever
+    le=86_400,
+    extra_json_schema={"pattern": DURATION_TEXT},
+)
+
+Duration = Annotated[float, DURATION]
+Text = Annotated[str, Meta(min_length=1)]
 Secret = Annotated[str, Meta(min_length=32)]
-Count = Annotated[int, Meta(ge=1)]
+ImportName = Annotated[str, Meta(pattern=_whole(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*"), examples=["app:app"])]
+VariableName = Annotated[str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), examples=["LOG_LEVEL"])]
+HttpUrl = Annotated[
+    str, Meta(pattern=_whole(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?"), examples=["http://127.0.0.1:4318"])
+]
+PostgresUrl = Annotated[
+    str, Meta(pattern=_whole(_POSTGRES_URL), examples=["postgresql://app@db.internal:5432/app"])
+]
 
 
-class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file. It may be printed and logged: its repr hides what is secret."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, without_secrets(name, getattr(self, name))) for name in self.__struct_fields__]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"
+
+
+class Application(Section, frozen=True):
     """[application]"""
 
     name: Annotated[
         str,
-        Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="short name; also the database's and its role's"),
+        Meta(
+            pattern=_whole(r"[a-z][a-z0-9_]{0,39}"),
+            examples=["shop"],
+            description="short name; also the database's and its role's",
+        ),
     ] = "app"
-    app: Annotated[ImportName, Meta(description='the ASGI application: "module:attribute"')] = "app:app"
-    migrations: Annotated[str | None, Meta(description="folder with Alembic revisions in versions/")] = None
-    seed: Annotated[ImportName | None, Meta(description='"module:function" for `outgrow seed`')] = None
-    host: Annotated[str, Meta(description="address to listen on; loopback unless you say otherwise")] = (
+    app: Annotated[ImportName, Meta(description="the ASGI application, module:attribute")] = "app:app"
+    migrations: Annotated[Text | None, Meta(description="folder with Alembic revisions in versions/")] = None
+    seed: Annotated[ImportName | None, Meta(description="what `outgrow seed` runs, module:function")] = None
+    host: Annotated[Text, Meta(description="address to listen on; loopback unless you say otherwise")] = (
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=1, le=65535, description="port to listen on")] = 8000
@@ -54,23 +92,26 @@ class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: Annotated[
         Secret | None, Meta(description="every signing key derives from it; the fleet makes one")
     ] = None
-    environment: Annotated[dict[str, str], Meta(description="variables for the application's processes")] = {}
+    environment: Annotated[
+        dict[VariableName, str], Meta(description="variables for the application's processes")
+    ] = {}
 
 
-class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Database(Section, frozen=True):
     """[database]"""
 
     engine: Annotated[Literal["sqlite", "postgres"], Meta(description="the stage chooses it")] = "sqlite"
-    file: Annotated[str | None, Meta(description="SQLite's file; by default .outgrow/data/NAME.db")] = None
-    url: Annotated[PostgresUrl | None, Meta(description="a PostgreSQL of your own")] = None
+    file: Annotated[Text | None, Meta(description="SQLite's file; by default .outgrow/data/NAME.db")] = None
+    url: Annotated[
+        PostgresUrl | None,
+        Meta(description='a PostgreSQL of your own; in its password write %2F for "/", %40 for "@"'),
+    ] = None
     migrations_url: Annotated[
         PostgresUrl | None, Meta(description="the same database, as a role that may create tables")
     ] = None
     programs: Annotated[
-        str | None,
-        Meta(
-            description="folder of a PostgreSQL installation, 16 or newer, to run instead of the packaged one"
-        ),
+        Text | None,
+        Meta(description="folder of a PostgreSQL installation to run instead of the packaged one"),
     ] = None
     pool: Annotated[int, Meta(ge=1, le=1000, description="connections of each process")] = 10
     statement_timeout: Annotated[Duration, Meta(description="a statement that runs longer is cancelled")] = (
@@ -82,14 +123,14 @@ class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "full"
 
 
-class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Cache(Section, frozen=True):
     """[cache]"""
 
     engine: Annotated[Literal["memory", "off"], Meta(description="memory: in each process")] = "memory"
-    entries: Annotated[Count, Meta(description="how many entries a process keeps")] = 10_000
+    entries: Annotated[int, Meta(ge=1, le=100_000_000, description="entries that a process keeps")] = 10_000
 
 
-class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Queue(Section, frozen=True):
     """[queue]"""
 
     engine: Annotated[Literal["database"], Meta(description="a table in the application's database")] = (
@@ -100,7 +141,7 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 4
 
 
-class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Telemetry(Section, frozen=True):
     """[telemetry]"""
 
     metrics: Annotated[Literal["local", "public", "off"], Meta(description="who may read /metrics")] = "local"
@@ -113,10 +154,10 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.01
 
 
-class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Topology(Section, frozen=True):
     """The whole file. Two topologies are equal when they mean the same."""
 
-    stage: Annotated[str, Meta(description="the stage of the ladder: a name or a number")] = "single-server"
+    stage: Annotated[str, Meta(description="the stage of the ladder: a name or a number")] = STAGES[0]
     application: Application = Application()
     database: Database = Database()
     cache: Cache = Cache()
@@ -127,3 +168,21 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The same, listening on another port."""
         application = msgspec.structs.replace(self.application, port=port)
         return msgspec.structs.replace(self, application=application)
+
+
+HIDDEN = "***"
+
+
+def may_be_shown(path: str) -> bool:
+    """Whether the value of this key is no secret and holds none."""
+    *tables, key = path.split(".")
+    return key not in ("secret", "environment") and "environment" not in tables and not key.endswith("url")
+
+
+def without_secrets(path: str, value: Any) -> Any:
+    """The value of this key as it may be shown: of a URL all but the password."""
+    if value is None or may_be_shown(path):
+        return value
+    if isinstance(value, dict):
+        return dict.fromkeys(value, HIDDEN)
+    return re.sub(r"(://[^:@]*):.*@", rf"\1:{HIDDEN}@", value) if "://" in value else HIDDEN

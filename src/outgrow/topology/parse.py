@@ -1,37 +1,41 @@
 """outgrow.toml -> Topology, or every mistake in it at once, each with its line.
 
 text ─► tomllib ─► ${NAME} filled in ─► each value checked against model.py ─► rules.py ─► Topology
-           └─ the lines of the keys, from a scan of the text, for the messages
+                                                          mistakes ─► lines.py ─► TopologyError
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from outgrow.errors import Misuse, Problem, TopologyError
 from outgrow.topology import rules
-from outgrow.topology.model import STAGES, Topology
+from outgrow.topology.lines import line_of, lines
+from outgrow.topology.model import DURATION, DURATION_TEXT, STAGES, Section, Topology, may_be_shown
+from outgrow.topology.wording import accepted, alternative, nearest, shown
 
 NAME = "outgrow.toml"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
+_DURATION = re.compile(DURATION_TEXT)
 _VARIABLE = re.compile(r"\$\{(\w*)\}")
-_HEADER = re.compile(r"^\s*\[\[?\s*([\w.\-\"' ]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"^\s*([\w.\-\"']+(?:\s*\.\s*[\w\-\"']+)*)\s*=")
-_AT_LINE = re.compile(r"\(at line (\d+), column \d+\)|at end of document")
+_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 def parse_file(path: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> Topology:
-    """The topology in a file. Raises Misuse when it cannot be read, TopologyError when it is wrong."""
+    """The topology in a file. `environment` fills ${NAME}: the process's own unless given.
+
+    Raises Misuse when the file cannot be read, TopologyError when it is wrong.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -39,187 +43,168 @@ def parse_file(path: str | os.PathLike[str], environment: Mapping[str, str] | No
             f"{path} does not exist", hint="`outgrow new DIR` makes an application to start from"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Misuse(f"{path} cannot be read: {error}") from error
-    return parse(text, source=str(path), environment=environment)
+        raise Misuse(f"{path} cannot be read: {error}", hint="it must be a text file in UTF-8") from error
+    return parse(text, source=str(path), environment=os.environ if environment is None else environment)
 
 
 def parse(text: str, *, source: str = NAME, environment: Mapping[str, str] | None = None) -> Topology:
-    """The topology in a text. `environment` fills ${NAME} (the process's own by default).
+    """The topology in a text. `environment` fills ${NAME}: there is none unless given.
 
     Raises TopologyError with every mistake: its line, its path and the nearest right spelling.
     """
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of numbers and arrays beyond all measure
         raise TopologyError(source, [_syntax(text, error)]) from error
-    reading = _Reading(_lines(text), os.environ if environment is None else environment)
-    reading.table(document, Topology, "")
-    topology = None
-    if not reading.problems:
-        topology = msgspec.convert(document, Topology)
-        for problem in rules.check(topology, reading.given):
-            reading.problems.append(dataclasses.replace(problem, line=reading.line(problem.path)))
-    if reading.problems or topology is None:
-        raise TopologyError(source, sorted(reading.problems, key=lambda problem: problem.line or 0))
+    reading = _Reading(environment or {})
+    topology = cast("Topology", reading.section(document, Topology, ""))
+    wrong = {problem.path for problem in reading.problems}
+    problems = reading.problems + rules.contradictions(topology, reading.given, wrong)
+    if problems:
+        raise TopologyError(source, _in_order(problems, text))
     return rules.complete(topology)
 
 
 def seconds(value: object) -> float | None:
     """A duration as seconds: 30, 0.5, "250ms", "30s", "5m", "1h", "1d"; None when it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else None
     found = _DURATION.match(value) if isinstance(value, str) else None
     return float(found[1]) * _UNITS[found[2]] if found else None
 
 
-class _Reading:
-    """One pass over the document: it changes values in place and collects the problems."""
+class _Wrong(Exception):
+    """One value that is not accepted."""
 
-    def __init__(self, lines: Mapping[str, int], environment: Mapping[str, str]) -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+
+
+class _Reading:
+    """One pass over the document. It collects the problems; what is wrong keeps its default."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self.problems: list[Problem] = []
         self.given: set[str] = set()
-        self._lines = lines
         self._environment = environment
 
-    def line(self, path: str) -> int | None:
-        """The line of a key, or of the table that it should stand in."""
-        while path:
-            if path in self._lines:
-                return self._lines[path]
-            path = path.rpartition(".")[0]
-        return None
-
-    def table(self, table: dict[str, Any], kind: type[msgspec.Struct], path: str) -> None:
-        """Check every key of one table against the Struct that describes it."""
+    def section(self, table: Mapping[str, Any], kind: type[Section], path: str) -> Section:
+        """One table of the document as the Section that describes it."""
         types = get_type_hints(kind, include_extras=True)
-        for key in list(table):
+        good = {}
+        for key, raw in table.items():
             place = f"{path}.{key}" if path else key
             self.given.add(place)
-            if key not in types:
-                self._unknown(place, key, types)
-            elif isinstance(types[key], type) and issubclass(types[key], msgspec.Struct):
-                if isinstance(table[key], dict):
-                    self.table(table[key], types[key], place)
-                else:
-                    self._tell(place, f"must be a table: write [{place}] on a line of its own")
-            else:
-                table[key] = self._value(table[key], types[key], place)
+            with self._noting(place):
+                if key not in types:
+                    raise _unknown(key, path, types)
+                good[key] = self._value(raw, types[key], place)
+        return kind(**good)
 
-    def _value(self, value: Any, kind: Any, place: str) -> Any:
-        before = len(self.problems)
-        value = self._filled(value, place)
-        if len(self.problems) > before:
-            return value
-        if place == "stage":
-            return self._stage(value)
-        if place.endswith("timeout"):
-            duration = seconds(value)
-            if duration is None or duration <= 0:
-                self._tell(place, f'must be a duration like "30s" or "5m", not {_shown(value)}')
-                return 1.0
-            return duration
+    @contextmanager
+    def _noting(self, place: str) -> Iterator[None]:
         try:
-            msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            self._tell(place, *_explain(error, value, kind))
-        return value
+            yield
+        except _Wrong as wrong:
+            self.problems.append(Problem(place, wrong.message, hint=wrong.hint))
 
-    def _stage(self, value: Any) -> str:
-        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= len(STAGES):
-            return STAGES[value - 1]
-        if value in STAGES:
-            return str(value)
-        self._tell("stage", f"there is no stage {_shown(value)}", nearest(str(value), STAGES))
-        return STAGES[0]
+    def _value(self, raw: Any, kind: Any, place: str) -> Any:
+        bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        is_section = isinstance(bare, type) and issubclass(bare, Section)
+        if not is_section and get_origin(bare) is not dict:
+            return self._scalar(raw, kind, place)
+        if not isinstance(raw, dict):
+            raise _Wrong(f"must be a table, not {shown(raw)}", f"write [{place}] on a line of its own")
+        if is_section:
+            return self.section(raw, bare, place)
+        return self._texts(raw, get_args(bare), place)
 
-    def _filled(self, value: Any, place: str) -> Any:
-        if isinstance(value, dict):
-            return {key: self._filled(each, f"{place}.{key}") for key, each in value.items()}
-        if not isinstance(value, str):
-            return value
+    def _texts(self, table: Mapping[str, Any], kinds: tuple[Any, ...], place: str) -> dict[str, str]:
+        name_kind, kind = kinds
+        good = {}
+        for name, raw in table.items():
+            with self._noting(f"{place}.{name}"):
+                _converted(name, name_kind, f"the name must be {_accepted(name_kind)}")
+                good[name] = self._scalar(raw, kind, f"{place}.{name}")
+        return good
 
-        def fill(found: re.Match[str]) -> str:
-            name = found[1]
-            if name not in self._environment:
-                self._tell(place, f"the environment has no variable {name}", f"export {name}=...")
-                return ""
-            return self._environment[name]
+    def _scalar(self, raw: Any, kind: Any, place: str) -> Any:
+        value = _VARIABLE.sub(self._variable, raw) if isinstance(raw, str) else raw
+        if place == "stage":
+            return _stage(value)
+        if DURATION in getattr(kind, "__metadata__", ()):
+            value = seconds(value)
+        found = f", not {shown(raw)}" if may_be_shown(place) else ""
+        return _converted(value, kind, f"must be {_accepted(kind)}{found}", _hint(raw, kind))
 
-        return _VARIABLE.sub(fill, value)
-
-    def _unknown(self, place: str, key: str, types: Mapping[str, Any]) -> None:
-        where = place.rpartition(".")[0]
-        self._tell(
-            place,
-            f"there is no such key{f' in [{where}]' if where else ''}",
-            nearest(key, types) or f"known: {', '.join(types)}",
-        )
-
-    def _tell(self, place: str, message: str, hint: str = "") -> None:
-        self.problems.append(Problem(place, message, self.line(place), hint))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'did you mean "x"?', or nothing when no known word is near."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
-    return f'did you mean "{found[0]}"?' if found else ""
+    def _variable(self, found: re.Match[str]) -> str:
+        name = found[1]
+        if not name:
+            raise _Wrong("${} names no variable", "write ${NAME}")
+        if name not in self._environment:
+            raise _Wrong(f"the environment has no variable {name}", f"export {name}=...")
+        return self._environment[name]
 
 
-def _explain(error: msgspec.ValidationError, value: Any, kind: Any) -> tuple[str, str]:
-    """What msgspec found, in the words of the file's author."""
-    schema = msgspec.json.schema(kind)
-    allowed = schema.get("enum")
-    if allowed:
-        names = ", ".join(f'"{each}"' for each in allowed)
-        return f"must be one of {names}, not {_shown(value)}", nearest(str(value), map(str, allowed))
-    text = str(error)
-    description = schema.get("description") or next(
-        (part["description"] for part in schema.get("anyOf", ()) if "description" in part), ""
+def _converted(value: Any, kind: Any, message: str, hint: str = "") -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise _Wrong(message, hint) from None
+
+
+def _stage(value: Any) -> str:
+    if type(value) is int and 1 <= value <= len(STAGES):
+        return STAGES[value - 1]
+    if value in STAGES:
+        return str(value)
+    hint = nearest(str(value), STAGES) or f"1 to {len(STAGES)}, or a name: {', '.join(STAGES)}"
+    raise _Wrong(f"there is no stage {shown(value)}", hint)
+
+
+def _accepted(kind: Any) -> str:
+    return accepted(msgspec.json.schema(kind))
+
+
+def _hint(raw: Any, kind: Any) -> str:
+    """The nearest right spelling, or what a text of a certain form is."""
+    schema = alternative(msgspec.json.schema(kind))
+    if "enum" in schema:
+        return nearest(str(raw), schema["enum"])
+    return str(schema.get("description", "")) if "pattern" in schema and "examples" in schema else ""
+
+
+def _unknown(key: str, path: str, types: Mapping[str, Any]) -> _Wrong:
+    where = f" in [{path}]" if path else ""
+    hint = nearest(key, types) or _elsewhere(key) or f"known: {', '.join(types)}"
+    return _Wrong(f"there is no such key{where}", hint)
+
+
+def _elsewhere(key: str) -> str:
+    """The section that has this key: in TOML a key belongs to the last header above it."""
+    if key in Topology.__struct_fields__:
+        return "it belongs at the top, above the first [section]"
+    sections = [name for name in Topology.__struct_fields__ if key in _fields(name)]
+    return f"it belongs in [{'] or ['.join(sections)}]" if sections else ""
+
+
+def _fields(section: str) -> tuple[str, ...]:
+    return getattr(getattr(Topology(), section), "__struct_fields__", ())
+
+
+def _syntax(text: str, error: Exception) -> Problem:
+    message = str(error)
+    found = _PLACE.search(message)
+    line = int(found[1] or text.count("\n") + 1) if found else None
+    message = message[: found.start()] if found else message
+    return Problem(
+        "syntax", message[:1].lower() + message[1:], line, "https://toml.io tells how TOML is written"
     )
-    if text.startswith("Expected `str` matching regex"):
-        return f"{_shown(value)} has the wrong form", description
-    message = text[0].lower() + text[1:]
-    return f"{message.replace('`', '')} (it is {_shown(value)})", description
 
 
-def _shown(value: Any) -> str:
-    """A value as the file would have it; one that may hold a password only by its kind."""
-    if isinstance(value, str):
-        return "this text" if "://" in value or len(value) > 60 else f'"{value}"'
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _syntax(text: str, error: tomllib.TOMLDecodeError) -> Problem:
-    found = _AT_LINE.search(str(error))
-    line = int(found[1]) if found and found[1] else text.count("\n") + 1
-    message = str(error)[: found.start()].strip() if found else str(error)
-    return Problem("syntax", message[0].lower() + message[1:], line, "see https://toml.io")
-
-
-def _lines(text: str) -> dict[str, int]:
-    """The line on which each key and each table begins. tomllib, which tells no lines, has checked the syntax."""
-    lines: dict[str, int] = {}
-    table = ""
-    closing = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if closing:  # inside a multi-line string
-            closing = "" if closing in line else closing
-            continue
-        header = _HEADER.match(line)
-        if header:
-            table = _plain(header[1])
-            lines.setdefault(table, number)
-            continue
-        key = _KEY.match(line)
-        if key:
-            name = _plain(key[1])
-            lines.setdefault(f"{table}.{name}" if table else name, number)
-            value = line[key.end() :]
-            closing = next((quote for quote in ('"""', "'''") if value.count(quote) == 1), "")
-    return lines
-
-
-def _plain(name: str) -> str:
-    return ".".join(part.strip().strip("\"'") for part in name.split("."))
+def _in_order(problems: list[Problem], text: str) -> list[Problem]:
+    """The problems with their lines, in the order of the file."""
+    found = lines(text)
+    located = [dataclasses.replace(problem, line=line_of(problem.path, found)) for problem in problems]
+    return sorted(located, key=lambda problem: problem.line or 0)

@@ -2,62 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Iterator, Set
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec.structs import replace
 
 from outgrow.errors import Problem
-from outgrow.topology.model import STAGES, Topology
+from outgrow.topology.model import STAGES, Database, Topology
 
 DATA = ".outgrow/data"
+RESERVED = ("postgres", "template0", "template1", "outgrow_admin", "public", "none")
+"""Names that a PostgreSQL server, or the fleet, already has for a role or a database."""
+
+Given = Set[str]
 
 
-def check(topology: Topology, given: Set[str]) -> list[Problem]:
-    """Every contradiction. `given` holds the paths that the file really has."""
-    problems = []
-    database = topology.database
-    if (
-        "database.engine" in given
-        and database.engine == "postgres"
-        and topology.stage == STAGES[0]
-        and not database.url
-    ):
-        problems.append(
-            Problem(
-                "database.engine",
-                'at stage "single-server" the database is SQLite',
-                hint='write stage = "separate-database", or give the url of a PostgreSQL of your own',
-            )
-        )
-    if database.engine == "sqlite" and "database.engine" in given and database.url:
-        problems.append(
-            Problem("database.url", 'contradicts engine = "sqlite"', hint="remove one of the two")
-        )
-    if database.file and (database.url or (topology.stage != STAGES[0] and database.engine == "postgres")):
-        problems.append(
-            Problem("database.file", "is for SQLite, and this database is PostgreSQL", hint="remove it")
-        )
-    if database.migrations_url and not database.url:
-        problems.append(
-            Problem(
-                "database.migrations_url",
-                "needs database.url",
-                hint="the fleet's own database has its own roles",
-            )
-        )
-    if database.programs and database.url:
-        problems.append(
-            Problem(
-                "database.programs", "contradicts database.url", hint="with a url Outgrow starts no server"
-            )
-        )
-    return problems
+class Rule(NamedTuple):
+    """A contradiction between keys. It is told at the first of them, and only if each is right by itself."""
+
+    keys: tuple[str, ...]
+    broken: Callable[[Topology, Given], bool]
+    message: str
+    hint: str
+
+
+def contradictions(topology: Topology, given: Given, wrong: Given) -> list[Problem]:
+    """Every rule that is broken. `given` holds the paths that the file has, `wrong` those already told."""
+    return [
+        Problem(rule.keys[0], rule.message, hint=rule.hint)
+        for rule in RULES
+        if wrong.isdisjoint(rule.keys) and rule.broken(topology, given)
+    ]
 
 
 def complete(topology: Topology) -> Topology:
     """The same with everything said that follows: the stage chooses the engine, the name the file."""
     database = topology.database
-    separate = database.url is not None or topology.stage != STAGES[0]
-    engine = "postgres" if separate else "sqlite"
-    file = None if separate else database.file or f"{DATA}/{topology.application.name}.db"
-    return replace(topology, database=replace(database, engine=engine, file=file))
+    if _is_postgres(topology):
+        return replace(topology, database=replace(database, engine="postgres", file=None))
+    file = database.file or f"{DATA}/{topology.application.name}.db"
+    return replace(topology, database=replace(database, engine="sqlite", file=file))
+
+
+def _is_postgres(topology: Topology) -> bool:
+    return topology.database.url is not None or topology.stage != STAGES[0]
+
+
+def _says(engine: str, topology: Topology, given: Given) -> bool:
+    return "database.engine" in given and topology.database.engine == engine
+
+
+def _urls(database: Database) -> Iterator[str]:
+    yield from (url for url in (database.url, database.migrations_url) if url is not None)
+
+
+def _has_password_parameter(topology: Topology) -> bool:
+    return any(
+        name in ("password", "sslpassword")
+        for url in _urls(topology.database)
+        for name, _ in parse_qsl(urlsplit(url).query)
+    )
+
+
+RULES = (
+    Rule(
+        ("application.name",),
+        lambda topology, given: (
+            topology.application.name in RESERVED or topology.application.name.startswith("pg_")
+        ),
+        "is a name that the database server keeps for itself",
+        "choose another: the application's role and database get this name",
+    ),
+    Rule(
+        ("database.engine", "database.url", "stage"),
+        lambda topology, given: _says("postgres", topology, given) and not _is_postgres(topology),
+        f'at stage "{STAGES[0]}" the database is SQLite',
+        f'write stage = "{STAGES[1]}", or give the url of a PostgreSQL of your own',
+    ),
+    Rule(
+        ("database.engine", "database.url", "stage"),
+        lambda topology, given: _says("sqlite", topology, given) and _is_postgres(topology),
+        f'with a url, and from stage "{STAGES[1]}" on, the database is PostgreSQL',
+        "remove the line: stage and url choose the engine",
+    ),
+    Rule(
+        ("database.file", "database.url", "stage"),
+        lambda topology, given: topology.database.file is not None and _is_postgres(topology),
+        "is for SQLite, and this database is PostgreSQL",
+        "remove it",
+    ),
+    Rule(
+        ("database.migrations_url", "database.url"),
+        lambda topology, given: bool(topology.database.migrations_url) and not topology.database.url,
+        "needs database.url",
+        "the fleet's own database has its own roles",
+    ),
+    Rule(
+        ("database.programs", "database.url"),
+        lambda topology, given: bool(topology.database.programs and topology.database.url),
+        "contradicts database.url",
+        "with a url Outgrow starts no server",
+    ),
+    Rule(
+        ("database.url", "database.migrations_url"),
+        lambda topology, given: _has_password_parameter(topology),
+        "a password cannot be a parameter of the URL",
+        "write it before the host: postgresql://NAME:${PASSWORD}@HOST/DATABASE",
+    ),
+)

@@ -7,33 +7,39 @@ from typing import Any
 import msgspec
 
 from outgrow.topology.model import STAGES, Topology
+from outgrow.topology.wording import alternative
 
-_DURATION = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$"
+_VARIABLE = {"description": "taken from the environment", "type": "string", "pattern": r"\$\{\w+\}"}
 
 
 def json_schema() -> dict[str, Any]:
-    """Draft 2020-12. It accepts what the parser accepts, but for ${NAME} inside patterned texts."""
+    """Draft 2020-12. It accepts what the parser accepts; what ${NAME} stands for only the parser sees."""
     schema = msgspec.json.schema(Topology)
     definitions: dict[str, Any] = schema["$defs"]
     root = definitions.pop("Topology")
-    root["properties"]["stage"] = {
-        "description": root["properties"]["stage"]["description"],
-        "enum": [*STAGES, *range(1, len(STAGES) + 1)],
-        "default": STAGES[0],
-    }
-    for definition in definitions.values():
-        for name, key in definition["properties"].items():
-            if name.endswith("timeout"):
-                number = {"type": "number", "exclusiveMinimum": 0}
-                text = {"type": "string", "pattern": _DURATION}
-                definition["properties"][name] = {
-                    "description": key["description"],
-                    "anyOf": [number, text],
-                    "default": key["default"],
-                }
+    root["properties"]["stage"] |= {"enum": [*STAGES, *range(1, len(STAGES) + 1)]}
+    del root["properties"]["stage"]["type"]
+    for table in (root, *definitions.values()):
+        table["properties"] = {name: _key(key) for name, key in table["properties"].items()}
+        del table["required"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "outgrow.toml",
         **root,
-        "$defs": definitions,
+        "title": "outgrow.toml",
+        "$defs": {**definitions, "Variable": _VARIABLE},
     }
+
+
+def _key(schema: dict[str, Any]) -> dict[str, Any]:
+    """One key as TOML can say it: no null, and ${NAME} wherever only certain texts are right."""
+    if "anyOf" in schema and "$ref" not in schema:
+        schema = dict(alternative(schema))
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    if not schema.keys() & {"enum", "pattern", "minLength"}:
+        return schema
+    around = {name: value for name, value in schema.items() if name in ("description", "default")}
+    kind = {name: value for name, value in schema.items() if name not in around}
+    if kind.get("type") == "number":  # a duration: the bounds are for numbers, the pattern is for texts
+        kind["type"] = ["number", "string"]
+    return {**around, "anyOf": [kind, {"$ref": "#/$defs/Variable"}]}
