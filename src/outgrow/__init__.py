@@ -18,15 +18,18 @@ from outgrow import errors
 if TYPE_CHECKING:
     from outgrow.runtime.application import Outgrow
     from outgrow.runtime.bookmark import Bookmark, Position
+    from outgrow.runtime.database.unit import Read, Write
     from outgrow.runtime.scope import Scope
 
 __version__ = "0.1.0"
-__all__ = ["Bookmark", "Outgrow", "Position", "Scope", "__version__", "errors"]
+__all__ = ["Bookmark", "Outgrow", "Position", "Read", "Scope", "Write", "__version__", "errors"]
 
 _HOMES = {
     "Outgrow": "outgrow.runtime.application",
     "Bookmark": "outgrow.runtime.bookmark",
     "Position": "outgrow.runtime.bookmark",
+    "Read": "outgrow.runtime.database.unit",
+    "Write": "outgrow.runtime.database.unit",
     "Scope": "outgrow.runtime.scope",
 }
 

@@ -8,7 +8,7 @@ endpoints document ─► Database ─┬─► Outbox ─► Queue (worker)
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -90,8 +90,11 @@ class Outgrow:
             )
         app.add_middleware(Middleware, **self._middleware_options())
 
-    def wrap(self, app: App) -> App:
-        """The application with the middleware around it: for Litestar and plain ASGI."""
+    def wrap(self, app: Callable[..., Awaitable[None]]) -> App:
+        """The application with the middleware around it: for Litestar and plain ASGI.
+
+        Any ASGI application will do: each framework has types of its own for the messages.
+        """
         return Middleware(app, **self._middleware_options())
 
     @asynccontextmanager
