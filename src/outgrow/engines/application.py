@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from outgrow import endpoints
 from outgrow.engines.base import Placement
 from outgrow.topology.model import Topology
 from outgrow.workload import Address, Probe, Stop, Workload
@@ -19,7 +20,8 @@ class Application:
         self._settings = topology.application
         self._place = placement
         self.after: tuple[str, ...] = ()
-        self.owner_url: str | None = topology.database.migrations_url
+        given = topology.database.migrations_url
+        self.owner_url = endpoints.split_password(given)[0] if given is not None else None
 
     def workloads(self) -> tuple[Workload, ...]:
         """The migrations as a job, then the server, on a socket that outlives it."""

@@ -27,7 +27,7 @@ ADMIN = "outgrow_admin"
 PORT = 5432
 VERSION_MIN = 16
 SETUP = "outgrow.engines.postgres_setup"
-NEEDED = ("postgres", "initdb")
+NEEDED = ("postgres", "initdb", "pg_isready")
 
 
 class Installation(NamedTuple):
@@ -92,7 +92,8 @@ class Postgres:
                 File(str(access), self._access(), 0o600),
             ),
             after=("postgres-init",),
-            readiness=Probe("tcp", address, timeout_s=120),  # crash recovery may take its time
+            # An open port is not enough: while it recovers from a crash it accepts and refuses at once.
+            readiness=Probe("command", address, argv=self._is_ready, timeout_s=300),
             restart=Restart(),
             # INT is PostgreSQL's fast shutdown: sessions are ended, nothing has to be recovered.
             stop=Stop("INT", grace_s=30),
@@ -109,11 +110,22 @@ class Postgres:
         )
 
     @property
+    def _is_ready(self) -> tuple[str, ...]:
+        return (
+            str(self._installation.programs / "pg_isready"),
+            *("--host", self._place.host, "--port", str(PORT), "--quiet"),
+        )
+
+    @property
     def _certificate(self) -> Path:
         return self._place.data / "postgres-tls"
 
     def _url(self, role: str, database: str) -> str:
-        tls = f"?sslmode=verify-full&sslrootcert={self._certificate}/server.crt" if self._installation.tls else ""
+        tls = (
+            f"?sslmode=verify-full&sslrootcert={self._certificate}/server.crt"
+            if self._installation.tls
+            else ""
+        )
         return f"postgresql://{role}@{self._place.host}:{PORT}/{database}{tls}"
 
     def _configuration(self, access: Path) -> str:
@@ -146,7 +158,9 @@ class Postgres:
 
     def _access(self) -> str:
         kind = "hostssl" if self._installation.tls else "host"
-        return f"# Passwords for everybody, from this machine alone.\n{kind} all all 127.0.0.0/8 scram-sha-256\n"
+        return (
+            f"# Passwords for everybody, from this machine alone.\n{kind} all all 127.0.0.0/8 scram-sha-256\n"
+        )
 
 
 def _quoted(value: str) -> str:
@@ -173,7 +187,9 @@ def _examined(folder: Path) -> Installation:
     for program in NEEDED:
         if not (folder / program).is_file():
             raise EngineMissing(f"{folder / program}, which database.programs asks for,", install=install)
-    told = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
+    told = subprocess.run(
+        [folder / "postgres", "--version"], capture_output=True, text=True, check=False
+    ).stdout
     version = re.search(r"\) (\d+)", told)
     if version is None or int(version[1]) < VERSION_MIN:
         raise EngineMissing(f"PostgreSQL {VERSION_MIN} (found in {folder}: {told.strip()})", install=install)
@@ -185,5 +201,15 @@ def _can_encrypt(folder: Path) -> bool:
     with tempfile.TemporaryDirectory(prefix="outgrow-") as empty:
         configuration = Path(empty) / "postgresql.conf"
         configuration.touch()
-        argv = [folder / "postgres", "-C", "ssl", "-c", "ssl=on", "-c", f"config_file={configuration}", "-D", empty]
+        argv: list[str | Path] = [
+            folder / "postgres",
+            "-C",
+            "ssl",
+            "-c",
+            "ssl=on",
+            "-c",
+            f"config_file={configuration}",
+            "-D",
+            empty,
+        ]
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0

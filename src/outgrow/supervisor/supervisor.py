@@ -43,6 +43,7 @@ class Node:
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
         self.state: State = "waiting"
+        self.text = ""
         self.since = time.time()
         self.restarts = 0
         self.process: process.Process | None = None
@@ -204,7 +205,7 @@ class Supervisor:
         return self._logs.tail(node.workload.name, TAIL_LINES, since=node.log_start)
 
     def _set(self, node: Node, state: State, text: str = "") -> None:
-        node.state = state
+        node.state, node.text = state, text
         node.since = time.time()
         self._tell(Change(node.workload.name, state, text))
 

@@ -1,0 +1,150 @@
+"""One fleet, from start to end, inside the supervisor's process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from outgrow import endpoints
+from outgrow.cluster import plan
+from outgrow.cluster.control import Control
+from outgrow.cluster.measure import Meter
+from outgrow.cluster.state import State
+from outgrow.cluster.status import NodeStatus, Status
+from outgrow.supervisor import orphans
+from outgrow.supervisor.logs import Logs
+from outgrow.supervisor.supervisor import Change, Node, Supervisor
+from outgrow.topology import Topology
+
+Tell = Callable[[Change], None]
+
+
+class Fleet:
+    """Runs the application in `directory` as its topology says."""
+
+    def __init__(self, topology: Topology, directory: Path) -> None:
+        self._topology = topology
+        self._state = State(directory)
+        self._meter = Meter()
+        self._since = time.time()
+        self._nodes: dict[str, Node] = {}
+
+    async def run(self, *, tell: Tell, ready: Callable[[Status], None], stop: asyncio.Event) -> None:
+        """Start everything, call `ready`, wait for `stop` or for `down`, end everything.
+
+        Raises FleetBusy, PortTaken, NodeFailed, ApplicationBroken, EngineMissing, StateUnreadable or
+        FleetError; whatever happens, nothing is left running.
+        """
+        with self._state.locked():
+            await asyncio.to_thread(self._end_orphans, tell)
+            planned = await asyncio.to_thread(self._plan)
+            endpoints.write(self._state.placement().endpoints, planned.document)
+            control = Control(self._state.control, self.status, stop.set)
+
+            def told(change: Change) -> None:
+                tell(change)
+                control.tell(change)
+
+            supervisor = Supervisor(
+                Logs(self._state.logs), self._state.fleet, tell=told, noted=self._state.note
+            )
+            self._nodes = supervisor.nodes
+            try:
+                await control.open()
+                if await _unless(stop, supervisor.start(planned.workloads)):
+                    ready(self.status())
+                    await stop.wait()
+            finally:
+                await _whatever_happens(self._end(supervisor, control))
+
+    async def _end(self, supervisor: Supervisor, control: Control) -> None:
+        try:
+            await supervisor.stop()
+        finally:
+            self._state.ended()
+            await control.close()
+
+    def status(self) -> Status:
+        """How it is now."""
+        application = self._topology.application
+        return Status(
+            application=application.name,
+            stage=self._topology.stage,
+            epoch=self._state.epoch,
+            url=f"http://{_in_url(application.host)}:{application.port}",
+            since=self._since,
+            supervisor_pid=os.getpid(),
+            nodes=tuple(self._node(name, node) for name, node in list(self._nodes.items())),
+        )
+
+    def _node(self, name: str, node: Node) -> NodeStatus:
+        workload = node.workload
+        probe = workload.readiness
+        pid = node.pid
+        cpu, memory = self._meter.look(pid) if pid is not None else (None, None)
+        return NodeStatus(
+            name=name,
+            kind=workload.kind,
+            state=node.state,
+            pid=pid,
+            address=str(probe.address) if probe is not None and probe.address is not None else None,
+            restarts=node.restarts,
+            since=node.since,
+            cpu=cpu,
+            memory=memory,
+            text=node.text,
+        )
+
+    def _end_orphans(self, tell: Tell) -> None:
+        left = self._state.orphans()
+        if left:
+            tell(Change("supervisor", "stopping", f"ending {len(left)} processes that a crash has left"))
+            orphans.end(left)
+            tell(Change("supervisor", "done", "ended them"))
+
+    def _plan(self) -> plan.Plan:
+        host = "127.0.0.1"
+        if plan.runs_postgres(self._topology):
+            from outgrow.engines.postgres import PORT
+
+            host = self._state.free_host(PORT)
+        self._state.keep_secrets(self._topology)
+        return plan.plan(self._topology, self._state.placement(host), epoch=self._state.next_epoch())
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work; give it up when `stop` is set first. Returns whether it was done."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+        return working.done() and not stop.is_set()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def _whatever_happens(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work to its end even if the task around it is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+        except BaseException:
+            break
+    await task
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

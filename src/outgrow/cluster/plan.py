@@ -1,0 +1,68 @@
+"""From a topology to what must run and where it can be found. Decides, and starts nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from outgrow import endpoints
+from outgrow.cluster.state import State
+from outgrow.endpoints import Endpoints
+from outgrow.engines import Placement
+from outgrow.engines.application import Application
+from outgrow.errors import FleetNotRunning
+from outgrow.topology import Topology
+from outgrow.workload import Workload
+
+
+class Plan(NamedTuple):
+    """The workloads in the order of their start, and the document that the application reads."""
+
+    workloads: tuple[Workload, ...]
+    document: Endpoints
+
+
+def runs_postgres(topology: Topology) -> bool:
+    """Whether the fleet itself runs the PostgreSQL of this topology."""
+    return topology.database.engine == "postgres" and topology.database.url is None
+
+
+def plan(topology: Topology, placement: Placement, *, epoch: int) -> Plan:
+    """What this topology needs at this place. Raises EngineMissing."""
+    application = Application(topology, placement)
+    servers: tuple[Workload, ...] = ()
+    url = None
+    if runs_postgres(topology):
+        from outgrow.engines.postgres import Postgres
+
+        postgres = Postgres(topology, placement)
+        servers, url = postgres.workloads(), postgres.url
+        application.owner_url, application.after = postgres.owner_url, (postgres.last,)
+    document = endpoints.from_topology(
+        topology,
+        placement.application,
+        epoch=epoch,
+        database_url=url,
+        secrets_file=str(placement.secrets),
+    )
+    return Plan((*servers, *application.workloads()), document)
+
+
+def migration_variables(topology: Topology, directory: Path) -> dict[str, str]:
+    """The environment of `python -m outgrow.runtime.database.migrate` against what runs now.
+
+    Raises FleetNotRunning when the fleet runs the database and is not running itself.
+    """
+    state = State(directory)
+    placement = state.placement()
+    application = Application(topology, placement)
+    if runs_postgres(topology):
+        if state.holder() is None:
+            raise FleetNotRunning(str(directory))
+        from outgrow.engines.postgres import Postgres
+
+        document = endpoints.read(placement.endpoints)
+        host = str(urlsplit(document.database.shards[0].nodes[0].url).hostname)
+        application.owner_url = Postgres(topology, placement._replace(host=host)).owner_url
+    return application.migration_variables()

@@ -1,0 +1,35 @@
+"""What a fleet tells of itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """One node. `since` is Unix time, `cpu` the share of one core since it was last asked for, `memory` bytes.
+
+    Memory is proportional (PSS): what processes share is counted once.
+    """
+
+    name: str
+    kind: str
+    state: str
+    pid: int | None
+    address: str | None
+    restarts: int
+    since: float
+    cpu: float | None = None
+    memory: int | None = None
+    text: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole fleet."""
+
+    application: str
+    stage: str
+    epoch: int
+    url: str
+    since: float
+    supervisor_pid: int
+    nodes: tuple[NodeStatus, ...]
