@@ -6,9 +6,12 @@ STAGE = Stage(
     number=8,
     name="stateless",
     title="Stateless tier",
-    problem="Sessions live in one server's memory, so servers cannot come and go.",
-    due=(Due("autoscaling_wanted", ">", 0, 0, "autoscaling or rolling deploys without log-outs are wanted"),),
-    adds="shared sessions and a controller that adds and removes servers",
+    problem=(
+        "Sessions live in one server's memory, so a server that goes logs its users out: "
+        "no deploy goes unnoticed, and nobody dares to scale down at night."
+    ),
+    due=(Due("autoscaling_wanted", ">", 0, 0, "autoscaling, or deploys that log nobody out, are wanted"),),
+    adds="sessions in a shared store, and a controller that adds and removes servers",
     promises=(Promise("Any server may die and no user notices."),),
-    cost="A session store to run; limits and cool-downs to tune.",
+    cost="A session store to run, and limits and cool-downs to tune.",
 )

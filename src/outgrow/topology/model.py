@@ -146,9 +146,10 @@ class Telemetry(Section, frozen=True):
 
     metrics: Annotated[Literal["local", "public", "off"], Meta(description="who may read /metrics")] = "local"
     access_log: Annotated[bool, Meta(description="one JSON line for each request")] = True
-    otlp_endpoint: Annotated[HttpUrl | None, Meta(description="OpenTelemetry collector, OTLP over HTTP")] = (
-        None
-    )
+    otlp_endpoint: Annotated[
+        HttpUrl | None,
+        Meta(description="OpenTelemetry collector, credentials go into OTEL_EXPORTER_OTLP_HEADERS"),
+    ] = None
     trace_sample: Annotated[
         float, Meta(ge=0, le=1, description="share of the requests that are traced; errors always are")
     ] = 0.01

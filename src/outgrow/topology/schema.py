@@ -26,16 +26,18 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **root,
         "title": "outgrow.toml",
+        "description": "what an application consists of, and where each tier runs",
         "$defs": {**definitions, "Variable": _VARIABLE},
     }
 
 
 def _key(schema: dict[str, Any]) -> dict[str, Any]:
     """One key as TOML can say it: no null, and ${NAME} wherever only certain texts are right."""
-    if "anyOf" in schema and "$ref" not in schema:
-        schema = dict(alternative(schema))
-    if schema.get("default", ...) is None:
-        del schema["default"]
+    if "$ref" in schema:
+        return {"$ref": schema["$ref"]}
+    schema = {
+        name: value for name, value in alternative(schema).items() if (name, value) != ("default", None)
+    }
     if not schema.keys() & {"enum", "pattern", "minLength"}:
         return schema
     around = {name: value for name, value in schema.items() if name in ("description", "default")}
