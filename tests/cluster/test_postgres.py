@@ -181,7 +181,7 @@ def test_data_of_another_version_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_programs_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(EngineMissing, match="database.programs"):
+    with pytest.raises(EngineMissing, match=r"database\.programs"):
         postgres.find(str(tmp_path))
     for program in postgres.NEEDED:
         (tmp_path / program).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 12.3'\n")
@@ -237,7 +237,7 @@ def test_connections_are_encrypted_where_the_build_can(
             )
             assert row["ssl"] and row["version"].startswith("TLS")
             await connection.close()
-            with pytest.raises((asyncpg.PostgresError, OSError), match="encryption|hba"):
+            with pytest.raises((asyncpg.PostgresError, OSError), match=r"encryption|hba"):
                 plain = url.partition("?")[0]
                 await asyncpg.connect(plain, ssl="disable", password=password(fleet, "*"))
             assert (

@@ -117,7 +117,7 @@ class _Supervisor:
         """Wait until it has let go of the lock, which is the last thing that it does."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_WITHIN_S):
-                while self._pid is not None and self._state.holder() == self._pid:
+                while self._pid is not None and self._state.holder() == self._pid:  # noqa: ASYNC110, a lock tells nobody
                     await asyncio.sleep(0.02)
 
 

@@ -88,7 +88,7 @@ class State:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only supervisor of this directory. Raises FleetBusy, or FleetError where it may not write."""
+        """Be the only supervisor here. Raises FleetBusy, or FleetError where it may not write."""
         self.create()
         try:
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)

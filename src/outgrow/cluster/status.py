@@ -6,7 +6,7 @@ import msgspec
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """One node. `since` is Unix time, `cpu` the share of one core since it was last asked for, `memory` bytes.
+    """One node. `since` is Unix time, `cpu` the share of one core since the last look, `memory` bytes.
 
     Memory is proportional (PSS): what processes share is counted once.
     """

@@ -147,10 +147,10 @@ def main(arguments: list[str]) -> int:
             case _:
                 raise SystemExit(__doc__)
     except OSError as error:
-        print(tell(FleetError(f"{arguments[0]}: {error}")), file=sys.stderr)
+        sys.stderr.write(tell(FleetError(f"{arguments[0]}: {error}")) + "\n")
         return EXIT_TOLD
     except OutgrowError as error:
-        print(tell(error), file=sys.stderr)
+        sys.stderr.write(tell(error) + "\n")
         return EXIT_TOLD
     return 0
 
