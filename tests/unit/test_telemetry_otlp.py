@@ -106,20 +106,19 @@ def attributes(span: ProtoSpan) -> dict[str, Any]:
     }
 
 
-async def application(scope: Any, receive: Any, send: Any) -> None:
-    context = current.current.get()
-    assert context is not None
-    scope["path_template"] = "/articles/{slug}"
-    if context.spans is not None:
-        now = time.perf_counter()
-        context.spans.append(Span("SELECT articles", now - 0.02, now - 0.01, {"db.node": "db"}))
-        context.spans.append(
-            Span("INSERT tags", now - 0.01, now, {"db.node": "db", "error": "UniqueViolation"})
-        )
-    if scope["path"] == "/broken":
-        raise ValueError("broken")
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
+def application(events: Events) -> Any:
+    """Two queries in each request, the second of which fails."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["path_template"] = "/articles/{slug}"
+        events.query_finished("db", "SELECT articles", 0.01, None)
+        events.query_finished("db", "INSERT tags", 0.01, "UniqueViolation")
+        if scope["path"] == "/broken":
+            raise ValueError("broken")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
 
 
 def serve(collector: Collector, *scopes: dict[str, Any], sample: float = 0.0) -> None:
@@ -128,7 +127,7 @@ def serve(collector: Collector, *scopes: dict[str, Any], sample: float = 0.0) ->
     events = Events()
     sinks = telemetry.attach(events, settings, application="conduit")
     app = Middleware(
-        application,
+        application(events),
         signer=Signer({1: b"a key of at least 16"}),
         events=events,
         health=Health(),
@@ -165,7 +164,8 @@ def test_a_recorded_request_arrives_as_a_root_and_its_parts(collector: Collector
         "url.path": "/articles/how",
         "http.response.status_code": 200,
     }
-    assert attributes(select) == {"db.node": "db"}
+    assert attributes(select) == {"db.query.summary": "SELECT articles", "outgrow.node": "db"}
+    assert attributes(insert)["error.type"] == "UniqueViolation"
     assert select.end_time_unix_nano - select.start_time_unix_nano == pytest.approx(10_000_000, abs=1_000_000)
     assert before - 10**9 < root.start_time_unix_nano <= root.end_time_unix_nano <= time.time_ns()
     assert (root.status.code, insert.status.code) == (Status.STATUS_CODE_UNSET, Status.STATUS_CODE_ERROR)

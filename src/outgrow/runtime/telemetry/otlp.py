@@ -35,6 +35,8 @@ except ImportError as error:
 FLUSH_TIMEOUT_S = 3.0
 EXPORT_TIMEOUT_S = 5.0
 PATH_LENGTH_MAX = 512
+SPANS_MAX = 200
+"""Parts of one request that are kept: a loop over queries must not fill the memory."""
 
 Attributes = dict[str, str | int | float | bool]
 
@@ -55,6 +57,7 @@ class Traces:
         """Hear what becomes a trace."""
         events.request_finished.subscribe(self.request_finished)
         events.message_finished.subscribe(self.message_finished)
+        events.query_finished.subscribe(self.query_finished)
 
     def request_finished(
         self, scope: Scope, method: str, route: str, status: int, seconds: float, path: str, error: str | None
@@ -83,6 +86,17 @@ class Traces:
             "outgrow.attempt": attempt,
         }
         self._record(scope, f"task {task}", SpanKind.CONSUMER, seconds, attributes, failed)
+
+    def query_finished(self, node: str, label: str, seconds: float, error: str | None) -> None:
+        """Keep a query as a part of the request that is being recorded."""
+        scope = request.current.get()
+        if scope is None or scope.spans is None or len(scope.spans) >= SPANS_MAX:
+            return
+        attributes: Attributes = {"db.query.summary": label, "outgrow.node": node}
+        if error is not None:
+            attributes["error.type"] = error
+        now = time.perf_counter()
+        scope.spans.append(Span(label, now - seconds, now, attributes))
 
     def flush(self) -> None:
         """Send what waits, for at most a few seconds."""
@@ -127,7 +141,7 @@ def traces_url(endpoint: str) -> str:
 def _child(
     span: Span, trace_id: str, parent: SpanContext, resource: Resource, now: float, unix: int
 ) -> ReadableSpan:
-    failed = "error" in span.attributes
+    failed = "error.type" in span.attributes
     return ReadableSpan(
         name=span.name,
         context=_context(trace_id, new_span_id()),
