@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from msgspec.structs import replace
 
 from outgrow.errors import Problem
-from outgrow.topology.model import STAGES, Database, Topology
+from outgrow.topology.model import STAGES, Topology
 
 DATA = ".outgrow/data"
 RESERVED = ("postgres", "template0", "template1", "outgrow_admin", "public", "none")
@@ -53,15 +53,33 @@ def _says(engine: str, topology: Topology, given: Given) -> bool:
     return "database.engine" in given and topology.database.engine == engine
 
 
-def _urls(database: Database) -> Iterator[str]:
-    yield from (url for url in (database.url, database.migrations_url) if url is not None)
+def _is_readable(url: str | None) -> bool:
+    try:
+        urlsplit(url or "")
+    except ValueError:  # no address between the brackets, or signs that only look like others
+        return False
+    return True
 
 
-def _has_password_parameter(topology: Topology) -> bool:
-    return any(
-        name in ("password", "sslpassword")
-        for url in _urls(topology.database)
-        for name, _ in parse_qsl(urlsplit(url).query)
+def _has_password_parameter(url: str | None) -> bool:
+    parameters = parse_qsl((url or "").partition("?")[2])
+    return any(name in ("password", "sslpassword") for name, _ in parameters)
+
+
+def _url_rules(key: str) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            (f"database.{key}",),
+            lambda topology, given: not _is_readable(getattr(topology.database, key)),
+            "names no host",
+            "write its name or its address, an IPv6 address in brackets",
+        ),
+        Rule(
+            (f"database.{key}",),
+            lambda topology, given: _has_password_parameter(getattr(topology.database, key)),
+            "a password cannot be a parameter of the URL",
+            "write it before the host: postgresql://NAME:${PASSWORD}@HOST/DATABASE",
+        ),
     )
 
 
@@ -104,10 +122,6 @@ RULES = (
         "contradicts database.url",
         "with a url Outgrow starts no server",
     ),
-    Rule(
-        ("database.url", "database.migrations_url"),
-        lambda topology, given: _has_password_parameter(topology),
-        "a password cannot be a parameter of the URL",
-        "write it before the host: postgresql://NAME:${PASSWORD}@HOST/DATABASE",
-    ),
+    *_url_rules("url"),
+    *_url_rules("migrations_url"),
 )

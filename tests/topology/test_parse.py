@@ -1,0 +1,358 @@
+"""outgrow.toml is read strictly: what is right becomes a Topology, what is wrong is told all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outgrow.errors import Misuse, Problem, TopologyError
+from outgrow.topology import STAGES, Topology, parse, parse_file
+from outgrow.topology.lines import lines
+from outgrow.topology.model import Application, Database
+from outgrow.topology.parse import seconds
+
+SECRET = "s" * 32
+
+
+def problems(text: str, **environment: str) -> tuple[Problem, ...]:
+    with pytest.raises(TopologyError) as caught:
+        parse(text, environment=environment)
+    assert caught.value.problems
+    return caught.value.problems
+
+
+def read(text: str) -> tuple[Problem, ...]:
+    """What is wrong with a text; nothing when it is a Topology."""
+    try:
+        parse(text)
+    except TopologyError as error:
+        return error.problems
+    return ()
+
+
+def only_problem(text: str, **environment: str) -> Problem:
+    (problem,) = problems(text, **environment)
+    return problem
+
+
+# --- What is right -----------------------------------------------------------------------------------
+
+
+def test_an_empty_file_is_stage_1() -> None:
+    topology = parse("")
+    assert topology.stage == "single-server"
+    assert topology.application == Application()
+    assert topology.database == Database(engine="sqlite", file=".outgrow/data/app.db")
+
+
+def test_the_file_is_named_after_the_application() -> None:
+    assert parse('[application]\nname = "shop"').database.file == ".outgrow/data/shop.db"
+    assert parse('[database]\nfile = "here.db"').database.file == "here.db"
+
+
+@pytest.mark.parametrize("number", range(1, len(STAGES) + 1))
+def test_a_stage_by_name_and_by_number(number: int) -> None:
+    name = STAGES[number - 1]
+    assert parse(f"stage = {number}") == parse(f'stage = "{name}"')
+    assert parse(f"stage = {number}").stage == name
+
+
+def test_from_stage_2_on_and_with_a_url_the_database_is_postgresql() -> None:
+    for text in ("stage = 2", "stage = 11", '[database]\nurl = "postgres://h/d"'):
+        assert parse(text).database.engine == "postgres"
+        assert parse(text).database.file is None
+
+
+def test_variables_come_from_the_environment_given() -> None:
+    text = '[application]\nsecret = "${A}${B}"\n[application.environment]\nLEVEL = "is ${C}"'
+    application = parse(text, environment={"A": "a" * 20, "B": "b" * 20, "C": "${A}"}).application
+    assert application.secret == "a" * 20 + "b" * 20
+    assert application.environment == {"LEVEL": "is ${A}"}, "filled once"
+
+
+def test_a_number_where_a_share_is_expected() -> None:
+    assert parse("[telemetry]\ntrace_sample = 1").telemetry.trace_sample == 1.0
+
+
+def test_another_port() -> None:
+    topology = parse('stage = 2\n[application]\nname = "shop"')
+    assert topology.with_port(9).application.port == 9
+    assert topology.with_port(9).with_port(8000) == topology
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(30, 30.0), (0.5, 0.5), ("250ms", 0.25), ("30s", 30), ("5 m", 300), (" 1.5h ", 5400), ("1d", 86400)],
+)
+def test_durations(written: object, meant: float) -> None:
+    assert seconds(written) == meant
+
+
+@pytest.mark.parametrize("written", ["", "5", "5 minutes", "-5s", "s", "1e3s", "5s5s", True, None, [5]])
+def test_what_is_no_duration(written: object) -> None:
+    assert seconds(written) is None
+
+
+# --- What is wrong -----------------------------------------------------------------------------------
+
+MISTAKES = [
+    # a text, the line, the path, and a part of what is told
+    ("[database]\npool = true", 2, "database.pool", "must be a whole number from 1 to 1,000, not true"),
+    ("[database]\npool = 1.0", 2, "database.pool", "must be a whole number from 1 to 1,000, not 1.0"),
+    ("[database]\npool = 0", 2, "database.pool", "from 1 to 1,000, not 0"),
+    ("[database]\n\n# none\npool = 1001", 4, "database.pool", "not 1001"),
+    ("[cache]\nentries = 999999999999999999999999", 2, "cache.entries", "from 1 to 100,000,000"),
+    ("[application]\nport = 2020-01-01", 2, "application.port", "not 2020-01-01"),
+    ("application.port = [8000]", 1, "application.port", "not an array"),
+    ("[application]\nhost = 1", 2, "application.host", "must be a text, not 1"),
+    ('[application]\nhost = ""', 2, "application.host", "must be a text"),
+    ('[application]\nname = "Shop"', 2, "application.name", 'must be a text like "shop", not "Shop"'),
+    ('[application]\nname = "shop\\n"', 2, "application.name", 'not "shop\\n"'),
+    ('[application]\nname = "pg_shop"', 2, "application.name", "keeps for itself"),
+    ('[application]\nname = "postgres"', 2, "application.name", "keeps for itself"),
+    ('[application]\napp = "app"', 2, "application.app", 'like "app:app", not "app"'),
+    ('[application]\nconsistency = "sesion"', 2, "application.consistency", 'did you mean "session"?'),
+    ("[application]\nenvironment = 3", 2, "application.environment", "must be a table, not 3"),
+    ("[application]\nenvironment.A = 3", 2, "application.environment.A", "must be a text"),
+    ('[application.environment]\n"a b" = "c"', 2, "application.environment.a b", "the name must be"),
+    ("[telemetry]\naccess_log = 1", 2, "telemetry.access_log", "must be true or false, not 1"),
+    ("[telemetry]\ntrace_sample = nan", 2, "telemetry.trace_sample", "must be a number from 0 to 1, not nan"),
+    ("[telemetry]\ntrace_sample = inf", 2, "telemetry.trace_sample", "not inf"),
+    (
+        '[telemetry]\notlp_endpoint = "http://me:pw@host"',
+        2,
+        "telemetry.otlp_endpoint",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+    ),
+    ('[database]\nstatement_timeout = "5 minutes"', 2, "database.statement_timeout", 'like "30s" or "5m"'),
+    ("[database]\nstatement_timeout = 0", 2, "database.statement_timeout", "a duration"),
+    ("[database]\nstatement_timeout = inf", 2, "database.statement_timeout", "not inf"),
+    ("[database]\ncheckout_timeout = nan", 2, "database.checkout_timeout", "not nan"),
+    ('[database]\ncheckout_timeout = "0.0001s"', 2, "database.checkout_timeout", 'from "1ms"'),
+    ('[database]\ncheckout_timeout = "2d"', 2, "database.checkout_timeout", 'to "1d"'),
+    ('[database]\nurl = "mysql://h/d"', 2, "database.url", 'like "postgresql://'),
+    ("database = 3", 1, "database", "write [database] on a line of its own"),
+    ("[[database]]\npool = 3", 1, "database", "must be a table, not an array"),
+    ("[databse]\npool = 3", 1, "databse", 'did you mean "database"?'),
+    ("[database]\npol = 3", 2, "database.pol", 'there is no such key in [database] (did you mean "pool"?)'),
+    ("[cache]\nzzz = 3", 2, "cache.zzz", "known: engine, entries"),
+    ("port = 80", 1, "port", "it belongs in [application]"),
+    ("[telemetry]\nengine = 80", 2, "telemetry.engine", "it belongs in [database] or [cache] or [queue]"),
+    ("[cache]\nstage = 2", 2, "cache.stage", "it belongs at the top"),
+    ('stage = "cach"', 1, "stage", 'there is no stage "cach" (did you mean "cache"?)'),
+    ("stage = 0", 1, "stage", "there is no stage 0 (1 to 11, or a name: single-server"),
+    ("stage = 12", 1, "stage", "there is no stage 12"),
+    ("stage = true", 1, "stage", "there is no stage true"),
+    ("stage = 1.0", 1, "stage", "there is no stage 1.0"),
+    ("stage = [1]", 1, "stage", "there is no stage"),
+    ('[application]\nhost = "${HOST}"', 2, "application.host", "no variable HOST (export HOST=...)"),
+    ('[application]\nhost = "${}"', 2, "application.host", "names no variable"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "path", "told"), MISTAKES)
+def test_a_mistake_has_its_line_its_path_and_a_way_out(text: str, line: int, path: str, told: str) -> None:
+    problem = only_problem(text)
+    assert (problem.line, problem.path) == (line, path)
+    assert told in str(problem)
+
+
+CONTRADICTIONS = [
+    ('[database]\nengine = "postgres"', "database.engine", "separate-database"),
+    ('stage = 2\n[database]\nengine = "sqlite"', "database.engine", "remove"),
+    ('[database]\nengine = "sqlite"\nurl = "postgres://h/d"', "database.engine", "remove"),
+    ('stage = 2\n[database]\nfile = "a.db"', "database.file", "PostgreSQL"),
+    ('[database]\nfile = "a.db"\nurl = "postgres://h/d"', "database.file", "PostgreSQL"),
+    ('stage = 2\n[database]\nmigrations_url = "postgres://h/d"', "database.migrations_url", "database.url"),
+    ('[database]\nprograms = "/bin"\nurl = "postgres://h/d"', "database.programs", "database.url"),
+    ('[database]\nurl = "postgres://h/d?password=x"', "database.url", "before the host"),
+    (
+        '[database]\nurl = "postgres://h/d"\nmigrations_url = "postgres://h/d?a=b&sslpassword=x"',
+        "database.migrations_url",
+        "before the host",
+    ),
+    ('[database]\nurl = "postgres://[0]/d"', "database.url", "an IPv6 address in brackets"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "told"), CONTRADICTIONS)
+def test_a_contradiction(text: str, path: str, told: str) -> None:
+    problem = only_problem(text)
+    assert problem.path == path and told in str(problem)
+    assert problem.line == lines(text)[path]
+
+
+def test_a_contradiction_is_told_beside_other_mistakes() -> None:
+    text = 'stage = 2\n[database]\nfile = "a.db"\npool = 0'
+    assert [problem.path for problem in problems(text)] == ["database.file", "database.pool"]
+
+
+def test_what_is_wrong_by_itself_contradicts_nothing() -> None:
+    """With the stage misspelt nobody knows whether there is a PostgreSQL."""
+    assert only_problem('stage = "separate"\n[database]\nengine = "postgres"').path == "stage"
+    assert only_problem('[database]\nengine = "postgres"\nurl = 3').path == "database.url"
+
+
+def test_every_mistake_at_once_in_the_order_of_the_file() -> None:
+    text = """
+stage = 77
+[databse]
+pool = 1
+[application]
+name = "A"
+secret = "short"
+environment = { A = 1, B = "${NOPE}" }
+[database]
+pool = "x"
+statement_timeout = "soon"
+"""
+    found = problems(text)
+    assert [(problem.line, problem.path) for problem in found] == [
+        (2, "stage"),
+        (3, "databse"),
+        (6, "application.name"),
+        (7, "application.secret"),
+        (8, "application.environment.A"),
+        (8, "application.environment.B"),
+        (10, "database.pool"),
+        (11, "database.statement_timeout"),
+    ]
+    with pytest.raises(TopologyError, match=r"^here\.toml: 8 mistakes\n") as caught:
+        parse(text, source="here.toml")
+    assert caught.value.exit_code == 2
+    assert all(str(problem) in str(caught.value) for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ("a = ", 1, "invalid value"),
+        ("stage = 1\n[application\n", 2, "expected"),
+        ('a = "x', 1, "unterminated string"),
+        ("[cache]\nentries = 1\nentries = 2\n", 3, "cannot overwrite a value"),
+        ('a = """\n\n', 3, "unterminated"),
+        ("a = " + "[" * 5000, None, "recursion"),
+        ("a = " + "1" * 5000, None, "limit"),
+    ],
+)
+def test_broken_syntax(text: str, line: int | None, told: str) -> None:
+    problem = only_problem(text)
+    assert (problem.path, problem.line) == ("syntax", line)
+    assert told in problem.message and "(" not in problem.message.removesuffix(")").partition("limit")[0]
+
+
+# --- No secret in a message --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[application]\nsecret = "hunter2"',
+        '[application]\nsecret = ["hunter2"]',
+        '[application]\nsecret = "${PASSWORD}"',
+        '[application]\nenvironment = { "A B" = "hunter2" }',
+        '[application]\nname = "${PASSWORD}!"',
+        '[database]\nurl = "mysql://me:hunter2@host/d"',
+        '[database]\nurl = "postgres://me:hunter2/@host/d"',
+        '[database]\nurl = "postgres://me:hunter2#@host/d"',
+        '[database]\nurl = "postgres://me:hunter2?@host/d"',
+        '[database]\nurl = "postgres:hunter2@host"',
+        '[database]\nurl = "postgres://me:${PASSWORD}@@host/d"',
+        '[database]\nmigrations_url = "postgres://me:hunter2@host:port/d"',
+        '[database]\nurl = "postgres://host/d?password=hunter2"',
+    ],
+)
+def test_a_mistake_in_a_secret_does_not_show_it(text: str) -> None:
+    with pytest.raises(TopologyError) as caught:
+        parse(text, environment={"PASSWORD": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+# --- Files -------------------------------------------------------------------------------------------
+
+
+def test_a_file_takes_variables_from_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "outgrow.toml"
+    file.write_text('[application]\nsecret = "${OUTGROW_TEST_SECRET}"')
+    monkeypatch.setenv("OUTGROW_TEST_SECRET", SECRET)
+    assert parse_file(file).application.secret == SECRET
+    with pytest.raises(TopologyError, match=r"outgrow\.toml"):
+        parse_file(file, environment={})
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match="does not exist"):
+        parse_file(tmp_path / "outgrow.toml")
+    with pytest.raises(Misuse, match="cannot be read"):
+        parse_file(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'stage = "\xe9"')
+    with pytest.raises(Misuse, match="UTF-8"):
+        parse_file(tmp_path / "latin.toml")
+
+
+# --- Lines -------------------------------------------------------------------------------------------
+
+
+def test_lines_are_those_of_statements_whatever_they_look_like() -> None:
+    text = '''# [no.table]
+a = 1
+b.c = { d = 2 }  # e = 3
+
+[ f . "g" ]
+h = """
+[not.a.table]
+i = 4
+"""  # """
+j = [
+  "k = 5",
+]
+[[l]]
+m = \'\'\'n = 6\'\'\'
+'''
+    assert lines(text) == {
+        "a": 2, "b": 3, "b.c": 3, "b.c.d": 3, "f": 5, "f.g": 5, "f.g.h": 6, "f.g.j": 10, "l": 13, "l.m": 14,
+    }  # fmt: skip
+    assert lines(text.replace("\n", "\r\n")) == lines(text)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_a_topology_or_a_topology_error(text: str) -> None:
+    read(text)
+
+
+KEYS = st.sampled_from(
+    ["stage", "application", "name", "environment", "pool", "statement_timeout", "x y", ""]
+)
+VALUES = st.one_of(
+    st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(["${A}", "30s", "cache"])
+)
+TABLES = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=20)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*Topology.__struct_fields__, "x"]), TABLES))
+def test_any_document_is_a_topology_or_a_topology_error(document: dict[str, object]) -> None:
+    text = "\n".join(f'"{key}" = {as_toml(value)}' for key, value in document.items())
+    assert all(problem.line for problem in read(text))
+
+
+def as_toml(value: object) -> str:
+    """A value in TOML's words."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return (
+                '"'
+                + "".join(f"\\U{ord(sign):08X}" for sign in value if not 0xD800 <= ord(sign) < 0xE000)
+                + '"'
+            )
+        case list():
+            return f"[{', '.join(map(as_toml, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{as_toml(key)} = {as_toml(each)}' for key, each in value.items())}}}"
+    return str(value)
