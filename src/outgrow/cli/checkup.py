@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -17,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from outgrow.cli import application, units
-from outgrow.errors import EngineMissing, OutgrowError
+from outgrow.errors import EngineMissing, Misuse, OutgrowError
 from outgrow.topology.model import Topology
 
 DISK_FREE_MIN = 1 << 30
@@ -26,6 +27,8 @@ DISK_FREE_MIN = 1 << 30
 SQLITE_MIN = (3, 35)
 """The first with RETURNING, which claiming messages needs."""
 
+MACHINE = "This machine"
+APPLICATION = "This application"
 EXTRAS = {
     "postgres": "Talk to PostgreSQL (stage 2 on)",
     "fleet": "Run PostgreSQL on this machine (stage 2 on)",
@@ -46,39 +49,48 @@ class Check(msgspec.Struct, frozen=True):
     fix: str = ""
 
 
-def all_checks(directory: Path | None) -> list[Check]:
-    """Everything, in the order of reading. A broken outgrow.toml is a finding, not an error."""
-    topology, findings = _topology(directory)
+def all_checks(directory: Path | None, stage: str | None = None) -> list[Check]:
+    """Everything, in the order of reading. A broken outgrow.toml is a finding, not an error.
+
+    Raises Misuse when `directory` is none, or `stage` is none of the ladder.
+    """
+    topology, findings = _topology(directory, stage)
     needed = _extras_needed(topology)
     checks = [*_machine(), *_packages("", "Outgrow", needed=True)]
     for extra, purpose in EXTRAS.items():
-        checks += _packages(extra, purpose, needed=extra in needed)
-    checks += _postgres_programs(topology, needed="fleet" in needed)
+        seen = {check.name for check in checks}
+        found = _packages(extra, purpose, needed=extra in needed)
+        checks += [check for check in found if check.name not in seen]
+        if extra == "fleet":
+            checks += _postgres(topology)
     checks += findings
     if topology is not None:
         checks += _application(application.fleet_directory(directory), topology)
     return checks
 
 
+def _check(group: str, name: str, detail: str, *, ok: bool, fix: str, needed: bool = True) -> Check:
+    """A check that says how to fix it only where there is something to fix."""
+    if ok:
+        return Check(group, name, "ok", detail)
+    return Check(group, name, "missing" if needed else "absent", detail, fix)
+
+
 def _machine() -> Iterator[Check]:
-    group = "This machine"
-    yield Check(group, "Python", "ok", f"{platform.python_version()} at {sys.executable}")
-    linux = sys.platform == "linux"
-    yield Check(
-        group,
-        "Linux",
-        "ok" if linux else "missing",
+    yield Check(MACHINE, "Python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield _check(
+        MACHINE,
+        platform.system(),
         platform.release(),
-        "the fleet needs pidfd and /proc: run it on Linux",
+        ok=sys.platform == "linux",
+        fix="a fleet needs pidfd and /proc: run it on Linux",
     )
-    new_enough = sqlite3.sqlite_version_info >= SQLITE_MIN
-    wanted = ".".join(map(str, SQLITE_MIN))
-    yield Check(
-        group,
+    yield _check(
+        MACHINE,
         "SQLite",
-        "ok" if new_enough else "missing",
         sqlite3.sqlite_version,
-        f"a Python built with SQLite {wanted} or newer",
+        ok=sqlite3.sqlite_version_info >= SQLITE_MIN,
+        fix=f"use a Python built with SQLite {'.'.join(map(str, SQLITE_MIN))} or newer",
     )
 
 
@@ -89,7 +101,7 @@ def _packages(extra: str, group: str, *, needed: bool) -> Iterator[Check]:
         try:
             yield Check(group, name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Check(group, name, "missing" if needed else "absent", "not installed", install)
+            yield _check(group, name, "not installed", ok=False, fix=install, needed=needed)
 
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)[^;]*(?:;.*extra == ['\"](?P<extra>[^'\"]+)['\"])?")
@@ -108,107 +120,113 @@ def _extras_needed(topology: Topology | None) -> set[str]:
     needed: set[str] = set()
     if topology.database.engine == "postgres":
         needed.add("postgres")
-        if topology.database.url is None and topology.database.programs is None:
-            needed.add("fleet")
+    if _runs_postgres(topology) and topology.database.programs is None:
+        needed.add("fleet")
     if topology.telemetry.otlp_endpoint is not None:
         needed.add("otlp")
     return needed
 
 
-def _postgres_programs(topology: Topology | None, *, needed: bool) -> Iterator[Check]:
-    """What runs PostgreSQL here: its programs, and what starts them without root."""
+def _runs_postgres(topology: Topology | None) -> bool:
+    return topology is not None and topology.database.engine == "postgres" and topology.database.url is None
+
+
+def _postgres(topology: Topology | None) -> Iterator[Check]:
+    """What runs PostgreSQL here: its programs, and what they need beside them."""
     from outgrow.engines import postgres
 
-    group = EXTRAS["fleet"]
-    absent: State = "missing" if needed else "absent"
+    group, needed = EXTRAS["fleet"], _runs_postgres(topology)
     try:
-        programs = postgres.programs(topology.database.programs if topology else None)
-        yield Check(group, "PostgreSQL", "ok", str(programs))
+        found = postgres.find(topology.database.programs if topology else None)
     except EngineMissing as error:
-        yield Check(group, "PostgreSQL", absent, error.message, error.hint)
+        yield _check(group, "PostgreSQL", error.message, ok=False, fix=error.hint, needed=needed)
+        return
+    encrypts = "encrypts connections" if found.tls else "built without TLS: loopback alone"
+    yield Check(group, "PostgreSQL", "ok", f"{found.programs} ({encrypts})")
     if os.geteuid() == 0:
-        found = shutil.which("unshare")
-        yield Check(
-            group,
-            "unshare",
-            "ok" if found else absent,
-            found or "not found; PostgreSQL refuses to run as root",
-            "apt-get install util-linux",
-        )
-    found = shutil.which("openssl")
-    yield Check(
-        group,
-        "openssl",
-        "ok" if found else "absent",
-        found or "not found; without it connections on this machine are not encrypted",
-        "apt-get install openssl",
-    )
+        yield _without_root(group, needed=needed)
+    if found.tls:
+        yield _program(group, "openssl", "apt-get install openssl", needed=needed)
 
 
-def _topology(directory: Path | None) -> tuple[Topology | None, list[Check]]:
+def _program(group: str, name: str, install: str, *, needed: bool) -> Check:
+    found = shutil.which(name)
+    return _check(group, name, found or "not found", ok=found is not None, fix=install, needed=needed)
+
+
+def _without_root(group: str, *, needed: bool) -> Check:
+    """PostgreSQL refuses to run as root, so a fleet of root's starts it in a user namespace."""
+    from outgrow.supervisor.process import unprivileged
+
+    found = _program(group, "unshare", "apt-get install util-linux", needed=needed)
+    if found.state != "ok":
+        return found
+    tried = subprocess.run([*unprivileged(), "true"], capture_output=True, check=False)  # noqa: S603
+    fix = "this kernel gives no user namespaces to root: run Outgrow as an ordinary user"
+    return _check(group, "unshare", found.detail, ok=tried.returncode == 0, fix=fix, needed=needed)
+
+
+def _topology(directory: Path | None, stage: str | None) -> tuple[Topology | None, list[Check]]:
     """The application's topology, or what is wrong with it; neither where there is no application."""
-    group = "This application"
     try:
         where = application.directory_with_topology(directory)
     except OutgrowError as error:
-        if directory is not None:
+        if directory is not None or stage is not None:
             raise
-        return None, [Check(group, application.FILE, "absent", error.message, error.hint)]
+        return None, [Check(APPLICATION, application.FILE, "absent", error.message, error.hint)]
     try:
-        topology = application.topology(where)
-    except OutgrowError as error:
-        return None, [Check(group, application.FILE, "missing", error.message, error.hint)]
-    return topology, [Check(group, application.FILE, "ok", f"stage {topology.stage}, in {where}")]
+        topology = application.topology(where, stage=stage)
+    except Misuse as error:
+        if stage is not None:
+            raise
+        return None, [Check(APPLICATION, application.FILE, "missing", error.message, error.hint)]
+    return topology, [Check(APPLICATION, application.FILE, "ok", f"stage {topology.stage}, in {where}")]
 
 
 def _application(directory: Path, topology: Topology) -> Iterator[Check]:
-    group = "This application"
     state = directory / application.STATE
     place = state if state.exists() else directory
-    writable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-    yield Check(
-        group,
+    yield _check(
+        APPLICATION,
         "writable",
-        "ok" if writable else "missing",
         str(place),
-        f"let this user write to {place}: its fleet keeps logs and data there",
+        ok=place.is_dir() and os.access(place, os.W_OK | os.X_OK),
+        fix=f"let this user write to {place}: its fleet keeps logs and data there",
     )
     free = shutil.disk_usage(directory).free
-    enough = free >= DISK_FREE_MIN
-    yield Check(
-        group,
+    yield _check(
+        APPLICATION,
         "disk space",
-        "ok" if enough else "missing",
         f"{units.size(free)} free",
-        "make room on this disk",
+        ok=free >= DISK_FREE_MIN,
+        fix="make room on this disk",
     )
-    yield _migrations(group, directory, topology)
-    yield _port(group, directory, topology)
+    yield _migrations(directory, topology)
+    yield _port(directory, topology)
 
 
-def _migrations(group: str, directory: Path, topology: Topology) -> Check:
+def _migrations(directory: Path, topology: Topology) -> Check:
     folder = topology.application.migrations
     if folder is None:
-        return Check(group, "migrations", "ok", "none")
+        return Check(APPLICATION, "migrations", "ok", "none")
     versions = directory / folder / "versions"
-    if versions.is_dir():
-        return Check(group, "migrations", "ok", f"{len(list(versions.glob('*.py')))} in {versions}")
-    return Check(group, "migrations", "missing", f"{versions} does not exist", f"mkdir -p {versions}")
+    if not versions.is_dir():
+        return Check(APPLICATION, "migrations", "missing", f"there is no {versions}", f"mkdir -p {versions}")
+    return Check(APPLICATION, "migrations", "ok", f"{len(list(versions.glob('*.py')))} in {versions}")
 
 
-def _port(group: str, directory: Path, topology: Topology) -> Check:
+def _port(directory: Path, topology: Topology) -> Check:
     from outgrow import cluster
 
     host, port = topology.application.host, topology.application.port
     where = f"{host}:{port}"
     if cluster.running(directory):
-        return Check(group, "port", "ok", f"{where}, and this application's fleet is running")
+        return Check(APPLICATION, "port", "ok", f"{where}, and this application's fleet is running")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            return Check(
-                group, "port", "missing", f"{where}: {error.strerror}", "another: `outgrow up --port N`"
-            )
-    return Check(group, "port", "ok", f"{where} is free")
+            reason = f"{where}: {error.strerror}"
+            return Check(APPLICATION, "port", "missing", reason, "choose another: `outgrow up --port N`")
+    return Check(APPLICATION, "port", "ok", f"{where} is free")

@@ -16,14 +16,15 @@ _MARKS = {"ok": good("ok     "), "missing": bad("missing"), "absent": doubtful("
 
 @click.command(cls=Command)
 @options.directory
+@options.stage
 @options.as_json
-def command(directory: Path | None, as_json: bool) -> int:
+def command(directory: Path | None, stage: str | None, as_json: bool) -> int:
     """Check this machine, and the application in APP_DIR if there is one.
 
-    Exit code 1 if something is missing that the application's stage needs. What is merely absent
-    would be needed for more: a later stage, or an option that is off.
+    Exit code 1 if something is missing that the application needs at its stage, or at the one given.
+    What is merely absent would be needed for more: a later stage, or an option that is off.
     """
-    checks = checkup.all_checks(directory)
+    checks = checkup.all_checks(directory, stage)
     missing = [check for check in checks if check.state == "missing"]
     Console(as_json=as_json).result({"ok": not missing, "checks": checks}, _text(checks, missing))
     return 1 if missing else 0
@@ -38,5 +39,5 @@ def _text(checks: list[Check], missing: list[Check]) -> str:
 
 
 def _line(check: Check) -> str:
-    fix = f"\n            {click.style(check.fix, fg='cyan')}" if check.fix and check.state != "ok" else ""
+    fix = f"\n          {click.style('→', fg='cyan')} {check.fix}" if check.fix else ""
     return f"  {_MARKS[check.state]} {check.name}  {dim(check.detail)}{fix}"

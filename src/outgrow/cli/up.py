@@ -19,8 +19,6 @@ from outgrow.cli.report import Report
 if TYPE_CHECKING:
     from outgrow.topology.model import Topology
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 @click.command(cls=Command)
 @options.directory
@@ -55,9 +53,8 @@ async def _foreground(topology: Topology, directory: Path, report: Report) -> in
 
     stop = asyncio.Event()
     received: list[signal.Signals] = []
-    for number in _STOPPING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup outgrow up`
-            asyncio.get_running_loop().add_signal_handler(number, _received, number, received, stop)
+    for number in _stopping():
+        asyncio.get_running_loop().add_signal_handler(number, _received, number, received, stop)
     try:
         await Fleet(topology, directory).run(tell=report.change, ready=report.ready, stop=stop)
     finally:
@@ -66,6 +63,12 @@ async def _foreground(topology: Topology, directory: Path, report: Report) -> in
         return 128 + received[0]
     report.stopped()
     return 0
+
+
+def _stopping() -> tuple[signal.Signals, ...]:
+    """What ends it. Under nohup, which ignores SIGHUP, the end of the terminal does not."""
+    hanging_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGINT, signal.SIGTERM, *hanging_up)
 
 
 def _received(number: signal.Signals, received: list[signal.Signals], stop: asyncio.Event) -> None:
