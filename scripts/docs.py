@@ -45,7 +45,7 @@ def documents(root: Path) -> Iterator[tuple[Path, str]]:
         before, rest = text.split(MARKS[0], 1)
         after = rest.split(MARKS[1], 1)[1]
         table = stages_table("docs/stages.md")
-        yield readme, f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"
+        yield readme, f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}"
 
 
 # --- docs/stages.md ----------------------------------------------------------------------------------
