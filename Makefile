@@ -31,7 +31,7 @@ lint: $(READY) ## Run the checks that need no server: style, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(if $(wildcard scripts/docs.py),$(BIN)/python scripts/docs.py --check)
+	$(BIN)/python scripts/docs.py --check
 
 bench: $(READY) ## Measure, and write docs/benchmarks.md. Needs wrk, which is installed if it is missing.
 	@scripts/debian.sh wrk=wrk
