@@ -189,6 +189,7 @@ class AccessLog:
     def request_finished(
         self, scope: Scope, method: str, route: str, status: int, seconds: float, path: str, error: str | None
     ) -> None:
+        """One line for the request."""
         if len(path) > PATH_LENGTH_MAX or not path.isprintable():
             path = printable(path, PATH_LENGTH_MAX)
         record = Access(

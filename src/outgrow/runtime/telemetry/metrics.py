@@ -57,6 +57,7 @@ class Histogram:
         self.sum += value
 
     def samples(self) -> Iterator[Sample]:
+        """Each bucket with all below it, as the format wants it, then the count and the sum."""
         count = 0
         for bound, inside in zip((*self.bounds, float("inf")), self.counts, strict=True):
             count += inside

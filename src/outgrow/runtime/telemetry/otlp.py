@@ -62,6 +62,7 @@ class Traces:
     def request_finished(
         self, scope: Scope, method: str, route: str, status: int, seconds: float, path: str, error: str | None
     ) -> None:
+        """A span for a request that is sampled or has failed."""
         failed = status >= 500 or error is not None
         if scope.spans is None and not failed:
             return
@@ -76,6 +77,7 @@ class Traces:
         self._record(scope, f"{method} {route}", SpanKind.SERVER, seconds, attributes, failed)
 
     def message_finished(self, task: str, outcome: str, seconds: float, attempt: int) -> None:
+        """A span for a task that is sampled or has failed."""
         scope = request.current.get()  # the worker tells it while the message's scope is open
         failed = outcome != "done"
         if scope is None or not scope.trace_id or (scope.spans is None and not failed):
