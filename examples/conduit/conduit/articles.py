@@ -1,0 +1,175 @@
+"""Articles: lists, the feed, and one at a time."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import UNSET, json
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's, too
+from starlette.requests import Request
+from starlette.responses import Response
+
+from conduit import changes, counts, og, slugs
+from conduit.auth import known_viewer, viewer_of
+from conduit.blocks import Writer
+from conduit.documents import ArticleChanges, Json, NewArticle
+from conduit.problems import forbidden, not_found
+from conduit.reading import answers, direct
+from conduit.tables import articles, now
+from conduit.validation import filters_of, path_text, read_document
+from outgrow import errors
+
+ADD_ARTICLE = (
+    insert(articles)
+    .values(favorites_count=0, last_comment=0)
+    .on_conflict_do_nothing(index_elements=[articles.c.slug])
+)
+ARTICLE_TO_CHANGE = (
+    sa.select(
+        articles.c.id,
+        articles.c.author_id,
+        articles.c.slug,
+        articles.c.title,
+        articles.c.description,
+        articles.c.body,
+        articles.c.tag_list,
+    )
+    .where(articles.c.slug == bindparam("slug"))
+    .with_for_update()
+)
+CHANGED = ("slug", "title", "description", "body", "tag_list", "updated_at")
+CHANGE_ARTICLE = (
+    sa.update(articles)
+    .where(articles.c.id == bindparam("article_id"))
+    .values({name: bindparam(f"new_{name}") for name in CHANGED})
+)
+DELETE_ARTICLE = sa.delete(articles).where(articles.c.id == bindparam("article_id"))
+
+
+async def show_list(request: Request) -> Json:
+    viewer = viewer_of(request)
+    return Json(await answers.articles(filters_of(request.scope["query_string"]), viewer))
+
+
+async def show_feed(request: Request) -> Json:
+    viewer = known_viewer(request)
+    filters = filters_of(request.scope["query_string"])
+    return Json(await answers.feed(viewer, filters.limit, filters.offset))
+
+
+async def show(request: Request) -> Json:
+    viewer = viewer_of(request)
+    return Json(await answers.article(path_text(request, "slug", "article"), viewer))
+
+
+async def create(request: Request) -> Json:
+    viewer = known_viewer(request)
+    new = await read_document(request, "article", NewArticle)
+    tags = tidy(new.tag_list)
+    article_id = og.ids.next()
+    async with og.db.write(key=viewer) as tx:
+        slug = await _add(tx, article_id, viewer, new, tags)
+        await counts.article_added(tx, article_id, viewer, tags)
+        og.cache.invalidate(
+            changes.ARTICLES, changes.TAGS, changes.written(viewer), *map(changes.tagged, tags)
+        )
+        return Json(await direct.article_in(tx, slug, viewer), 201)
+
+
+async def change(request: Request) -> Json:
+    viewer = known_viewer(request)
+    wanted = await read_document(request, "article", ArticleChanges)
+    async with og.db.write(key=viewer) as tx:
+        old = await _own_article(tx, request, viewer)
+        slug = await _store(tx, old, wanted)
+        og.cache.invalidate(changes.article(old.id), changes.slug(old.slug))
+        if wanted.tag_list is not UNSET:
+            await _retag(tx, old.id, before=json.decode(old.tag_list), after=tidy(wanted.tag_list))
+        return Json(await direct.article_in(tx, slug, viewer))
+
+
+async def delete(request: Request) -> Response:
+    viewer = known_viewer(request)
+    async with og.db.write(key=viewer) as tx:
+        article = await _own_article(tx, request, viewer)
+        tags = json.decode(article.tag_list)
+        touched = await counts.article_leaves(tx, article.id, viewer, tags)
+        await tx.execute(DELETE_ARTICLE, article_id=article.id)
+        og.cache.invalidate(
+            changes.ARTICLES,
+            changes.TAGS,
+            changes.written(viewer),
+            changes.article(article.id),
+            changes.slug(article.slug),
+            changes.comments(article.id),
+            *map(changes.tagged, tags),
+            *map(changes.favorites, touched),
+        )
+    return Response(status_code=204)
+
+
+def tidy(tags: list[str]) -> list[str]:
+    """Each tag once, in alphabetical order."""
+    return sorted({tag.strip() for tag in tags})
+
+
+async def _add(tx: Writer, article_id: int, author_id: int, new: NewArticle, tags: list[str]) -> str:
+    """Store the article at the first address that is free; returns its slug."""
+    moment = now()
+    for slug in slugs.candidates(new.title):
+        added = await tx.execute(
+            ADD_ARTICLE,
+            id=article_id,
+            author_id=author_id,
+            slug=slug,
+            title=new.title,
+            description=new.description,
+            tag_list=json.encode(tags).decode(),
+            created_at=moment,
+            updated_at=moment,
+            body=new.body,
+        )
+        if added:
+            break
+    return slug
+
+
+async def _own_article(tx: Writer, request: Request, viewer: int) -> Any:
+    """The article at the address, locked. Raises Problem 404, or 403 when somebody else has written it."""
+    article = await tx.one(ARTICLE_TO_CHANGE, slug=path_text(request, "slug", "article"))
+    if article is None:
+        raise not_found("article")
+    if article.author_id != viewer:
+        raise forbidden("article")
+    return article
+
+
+async def _store(tx: Writer, old: Any, wanted: ArticleChanges) -> str:
+    """Store what changes; returns the slug, which follows the title."""
+    new = {name: getattr(wanted, name) for name in ("title", "description", "body")}
+    new = {f"new_{name}": old[name] if value is UNSET else value for name, value in new.items()}
+    tags = old.tag_list if wanted.tag_list is UNSET else json.encode(tidy(wanted.tag_list)).decode()
+    title = new["new_title"]
+    for slug in [old.slug] if slugs.fits(old.slug, title) else slugs.candidates(title):
+        try:
+            async with tx.savepoint():
+                await tx.execute(
+                    CHANGE_ARTICLE,
+                    article_id=old.id,
+                    new_slug=slug,
+                    new_tag_list=tags,
+                    new_updated_at=now(),
+                    **new,
+                )
+            break
+        except errors.UniqueViolation:  # another article has this address
+            continue
+    return slug
+
+
+async def _retag(tx: Writer, article_id: int, *, before: list[str], after: list[str]) -> None:
+    removed, added = sorted(set(before) - set(after)), sorted(set(after) - set(before))
+    await counts.tags_removed(tx, article_id, removed)
+    await counts.tags_added(tx, article_id, added)
+    if removed or added:
+        og.cache.invalidate(changes.TAGS, *map(changes.tagged, [*removed, *added]))

@@ -1,0 +1,91 @@
+"""Counts that are kept where they are read, and the rows that they count, changed together.
+
+Locks are taken in the order that tables.py names: users by id, tags by name, counters.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's, too
+
+from conduit.blocks import Writer
+from conduit.problems import unauthorized
+from conduit.tables import article_tags, articles, counters, favorites, tags, users
+
+BY = bindparam("by", type_=sa.Integer)
+ARTICLE_ID = bindparam("article_id", type_=sa.BigInteger)
+USER_ID = bindparam("user_id", type_=sa.BigInteger)
+
+COUNT_ARTICLE = sa.update(counters).where(counters.c.name == "articles").values(value=counters.c.value + BY)
+COUNT_WRITTEN = (
+    sa.update(users).where(users.c.id == USER_ID).values(articles_count=users.c.articles_count + BY)
+)
+COUNT_FAVORITED = (
+    sa.update(users).where(users.c.id == USER_ID).values(favorites_count=users.c.favorites_count + BY)
+)
+COUNT_FAVORITES = (
+    sa.update(articles)
+    .where(articles.c.id == ARTICLE_ID)
+    .values(favorites_count=articles.c.favorites_count + BY)
+)
+
+ADD_TAG = insert(article_tags)
+COUNT_TAG = insert(tags)
+COUNT_TAG = COUNT_TAG.on_conflict_do_update(
+    index_elements=[tags.c.name],
+    set_={"articles_count": tags.c.articles_count + COUNT_TAG.excluded.articles_count},
+)
+UNCOUNT_TAG = (
+    sa.update(tags).where(tags.c.name == bindparam("tag")).values(articles_count=tags.c.articles_count - 1)
+)
+REMOVE_TAG = sa.delete(article_tags).where(
+    article_tags.c.tag == bindparam("tag"), article_tags.c.article_id == ARTICLE_ID
+)
+
+_fans = sa.select(favorites.c.user_id).where(favorites.c.article_id == ARTICLE_ID)
+_touched = _fans.union(sa.select(USER_ID.label("user_id"))).subquery("touched")
+HOLD_FANS = (
+    sa.select(users.c.id)
+    .join_from(_touched, users, users.c.id == _touched.c.user_id)
+    .order_by(users.c.id)
+    .with_for_update(of=users, key_share=True)
+)
+UNCOUNT_FANS = (
+    sa.update(users).where(users.c.id.in_(_fans)).values(favorites_count=users.c.favorites_count - 1)
+)
+
+
+async def article_added(tx: Writer, article_id: int, author_id: int, names: list[str]) -> None:
+    """Count an article that has just been stored. Raises Problem 401 when its author is no more."""
+    if not await tx.execute(COUNT_WRITTEN, user_id=author_id, by=1):
+        raise unauthorized("is invalid")
+    await tags_added(tx, article_id, names)
+    await tx.execute(COUNT_ARTICLE, by=1)
+
+
+async def article_leaves(tx: Writer, article_id: int, author_id: int, names: list[str]) -> list[int]:
+    """Uncount an article, which is locked and about to be deleted. Returns who loses a favourite, and
+    its author."""
+    touched = [row.id for row in await tx.all(HOLD_FANS, article_id=article_id, user_id=author_id)]
+    await tx.execute(UNCOUNT_FANS, article_id=article_id)
+    await tx.execute(COUNT_WRITTEN, user_id=author_id, by=-1)
+    await tags_removed(tx, article_id, names)
+    await tx.execute(COUNT_ARTICLE, by=-1)
+    return touched
+
+
+async def tags_added(tx: Writer, article_id: int, names: list[str]) -> None:
+    """Give an article these tags, in the order of their names."""
+    await tx.many(COUNT_TAG, [{"name": name, "articles_count": 1} for name in names])
+    await tx.many(ADD_TAG, [{"tag": name, "article_id": article_id} for name in names])
+
+
+async def tags_removed(tx: Writer, article_id: int, names: list[str]) -> None:
+    """Take these tags from an article."""
+    await tx.many(UNCOUNT_TAG, [{"tag": name} for name in names])
+    await tx.many(REMOVE_TAG, [{"tag": name, "article_id": article_id} for name in names])
+
+
+async def favorites_changed(tx: Writer, article_id: int, user_id: int, by: int) -> None:
+    """Count one favourite more, or one less."""
+    await tx.execute(COUNT_FAVORITES, article_id=article_id, by=by)
+    await tx.execute(COUNT_FAVORITED, user_id=user_id, by=by)

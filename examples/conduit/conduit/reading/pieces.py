@@ -1,0 +1,352 @@
+"""Every answer from pieces in the cache, put together without a statement.
+
+    which articles        a page of ids            changes when one is written, deleted, tagged anew
+    what each looks like  article, profile: JSON   changes when it is edited or favourited
+                          with holes for the reader
+    what the reader does  two sets of ids          changes when they favourite or follow
+
+A write invalidates only what it has changed (changes.py), so one favourite costs one article's piece
+and its reader's set, and no list is asked for again. The answers are byte for byte those of direct.py;
+a test holds the two against each other.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
+
+from msgspec import Raw
+
+from conduit import changes, og
+from conduit.documents import HOLE, Article, Comment, Profile, Summary, encode_with_holes
+from conduit.problems import Problem, not_found
+from conduit.reading import direct, statements
+from conduit.validation import Filters
+
+V = TypeVar("V")
+
+TTL = "1m"
+"""Where several servers keep caches of their own, one hears of another's write after this time at the
+latest; the reader who wrote sees it at once, everywhere."""
+
+FAVORITES_MAX = 5_000
+FOLLOWS_MAX = 200
+"""Who has more than that is answered by direct.py: a set of every size does not belong into memory."""
+
+TRUE, FALSE = b"true", b"false"
+NOBODY: frozenset[int] = frozenset()
+
+
+# --- Single things.
+
+
+class Piece(NamedTuple):
+    """An article as JSON, but for whether the reader has favourited it, and its author."""
+
+    id: int
+    author_id: int
+    head: bytes
+    middle: bytes
+    tail: bytes
+
+
+async def article(slug: str, viewer: int | None) -> bytes:
+    """One article. Raises Problem 404."""
+    favorites, follows = await _tastes(viewer)
+    if favorites is None or follows is None:
+        return await direct.article(slug, viewer)
+    piece = await _article(slug)
+    author = await _profile(piece.author_id)
+    favorited = TRUE if piece.id in favorites else FALSE
+    following = TRUE if piece.author_id in follows else FALSE
+    return b"".join(
+        (b'{"article":', piece.head, favorited, piece.middle, author, following, b"}", piece.tail, b"}")
+    )
+
+
+async def _article(address: str) -> Piece:
+    async def load() -> Piece:
+        async with og.db.read() as tx:
+            row = await tx.one(statements.ARTICLE_PIECE, slug=address)
+        if row is None:
+            raise not_found("article")  # not kept: whoever makes up addresses fills no cache
+        article_id, author_id, slug, title, description, tags, created_at, updated_at, body, count = row
+        document = Article(
+            slug, title, description, Raw(tags), created_at, updated_at, body, HOLE, count, HOLE
+        )
+        return Piece(article_id, author_id, *encode_with_holes(document))
+
+    return await og.cache.get(changes.slug(address), load, ttl=TTL)
+
+
+async def profile(username: str, viewer: int | None) -> bytes:
+    """A profile. Raises Problem 404."""
+    _, follows = await _tastes(viewer)
+    if follows is None:
+        return await direct.profile(username, viewer)
+    user_id = await _user_id(username)
+    following = TRUE if user_id in follows else FALSE
+    return b"".join((b'{"profile":', await _profile(user_id), following, b"}}"))
+
+
+async def _user_id(username: str) -> int:
+    async def load() -> int:
+        async with og.db.read() as tx:
+            row = await tx.one(statements.USER_NAMED, username=username)
+        if row is None:
+            raise not_found("profile")
+        return int(row[0])
+
+    return await og.cache.get(changes.username(username), load, ttl=TTL)
+
+
+async def _profile(user_id: int) -> bytes:
+    async def load() -> bytes:
+        return (await _load_profiles([changes.profile(user_id)]))[changes.profile(user_id)]
+
+    return await og.cache.get(changes.profile(user_id), load, ttl=TTL)
+
+
+async def tags() -> bytes:
+    """The tags, most popular first."""
+    return await og.cache.get(changes.TAGS, direct.tags, ttl=TTL)
+
+
+async def comments(slug: str, viewer: int | None) -> bytes:
+    """The comments on an article, newest first. Raises Problem 404."""
+    _, follows = await _tastes(viewer)
+    if follows is None:
+        return await direct.comments(slug, viewer)
+    written = await _comments((await _article(slug)).id)
+    authors = await _profiles(author_id for author_id, _, _ in written)
+    shown = [
+        b"".join((head, authors[author_id], TRUE if author_id in follows else FALSE, b"}", tail))
+        for author_id, head, tail in written
+    ]
+    return b"".join((b'{"comments":[', b",".join(shown), b"]}"))
+
+
+async def _comments(article_id: int) -> list[tuple[int, bytes, bytes]]:
+    async def load() -> list[tuple[int, bytes, bytes]]:
+        async with og.db.read() as tx:
+            rows = await tx.all(statements.COMMENT_PIECES, article_id=article_id)
+        return [_comment(*row) for row in rows]
+
+    return await og.cache.get(changes.comments(article_id), load, ttl=TTL)
+
+
+def _comment(author_id: int, number: int, created_at: str, body: str) -> tuple[int, bytes, bytes]:
+    head, tail = encode_with_holes(Comment(number, created_at, created_at, body, HOLE))
+    return author_id, head, tail
+
+
+# --- Lists.
+
+
+class Page(NamedTuple):
+    """Which articles are on a page, each with its author, and how many there are on all pages."""
+
+    articles: tuple[tuple[int, int], ...]
+    total: int
+    key: str
+
+
+class Listing(NamedTuple):
+    """A page's articles as JSON: `plain` for a reader who knows none of them, `parts` for the others."""
+
+    articles: frozenset[int]
+    authors: frozenset[int]
+    parts: list[tuple[int, int, bytes, bytes, bytes]]
+    plain: bytes
+
+
+async def articles(filters: Filters, viewer: int | None) -> bytes:
+    """A list of articles."""
+    favorites, follows = await _tastes(viewer)
+    if favorites is None or follows is None:
+        return await direct.articles(filters, viewer)
+    try:
+        page = await _page(filters)
+    except Problem:  # nobody has the name that is asked for
+        return b'{"articles":[],"articlesCount":0}'
+    return await _shown(page, favorites, follows)
+
+
+async def feed(viewer: int, limit: int, offset: int) -> bytes:
+    """What those whom the caller follows have written: their newest articles, merged."""
+    favorites, follows = await _tastes(viewer)
+    if favorites is None or follows is None or offset + limit > statements.TIMELINE_LENGTH:
+        return await direct.feed(viewer, limit, offset)
+    timelines = await _timelines(follows)
+    newest = sorted(chain.from_iterable(written[: offset + limit] for _, written in timelines), reverse=True)
+    page = _page_of(newest[offset : offset + limit], sum(count for count, _ in timelines))
+    return await _shown(page, favorites, follows)
+
+
+async def _page(filters: Filters) -> Page:
+    """The page of ids. Raises Problem 404 when a user whose articles are asked for does not exist."""
+    tag, author, favorited, limit, offset = filters
+    depends = [changes.ARTICLES] if tag is author is favorited is None else []
+    if tag is not None:
+        depends.append(changes.tagged(tag))
+    if author is not None:
+        depends += (changes.username(author), changes.written(await _user_id(author)))
+    if favorited is not None:
+        depends += (changes.username(favorited), changes.favorites(await _user_id(favorited)))
+
+    async def load() -> Page:
+        statement = statements.article_ids(tag is not None, author is not None, favorited is not None)
+        async with og.db.read() as tx:
+            rows = await tx.all(statement, **filters.given())
+        return _page_of([(row[1], row[2]) for row in rows if row[1] is not None], rows[0][0])
+
+    return await og.cache.get(f"page:{limit}:{offset}:{filters[:3]}", load, ttl=TTL, tags=depends)
+
+
+def _page_of(found: Iterable[tuple[int, int]], total: int) -> Page:
+    pairs = tuple(found)
+    return Page(pairs, total, f"listing:{','.join([str(article_id) for article_id, _ in pairs])}")
+
+
+async def _shown(page: Page, favorites: frozenset[int], follows: frozenset[int]) -> bytes:
+    """The page as this reader sees it."""
+    listing = await og.cache.get(
+        page.key, lambda: _listing(page.articles), ttl=TTL, tags=_shown_in(page.articles)
+    )
+    shown = listing.plain
+    if not (favorites.isdisjoint(listing.articles) and follows.isdisjoint(listing.authors)):
+        shown = _joined(listing.parts, favorites, follows)
+    return b'{"articles":[%b],"articlesCount":%d}' % (shown, page.total)
+
+
+def _joined(
+    parts: list[tuple[int, int, bytes, bytes, bytes]], favorites: frozenset[int], follows: frozenset[int]
+) -> bytes:
+    return b",".join(
+        [
+            b"%b%b%b%b%b"
+            % (
+                head,
+                TRUE if article_id in favorites else FALSE,
+                middle,
+                TRUE if author_id in follows else FALSE,
+                tail,
+            )
+            for article_id, author_id, head, middle, tail in parts
+        ]
+    )
+
+
+def _shown_in(pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """What a list of these articles depends on."""
+    for article_id, author_id in pairs:
+        yield changes.article(article_id)
+        yield changes.profile(author_id)
+
+
+async def _listing(pairs: tuple[tuple[int, int], ...]) -> Listing:
+    summaries = await og.cache.get_many(
+        [changes.article(article_id) for article_id, _ in pairs], _load_summaries, ttl=TTL
+    )
+    authors = await _profiles(author_id for _, author_id in pairs)
+    parts = [
+        (piece.id, piece.author_id, piece.head, piece.middle + authors[piece.author_id], b"}" + piece.tail)
+        for piece in summaries.values()
+    ]
+    return Listing(
+        frozenset(article_id for article_id, *_ in parts),
+        frozenset(author_id for _, author_id, *_ in parts),
+        parts,
+        _joined(parts, NOBODY, NOBODY),
+    )
+
+
+async def _load_summaries(names: list[str]) -> dict[str, Piece]:
+    async with og.db.read() as tx:
+        rows = await tx.all(statements.SUMMARY_PIECES, ids=_ids_in(names))
+    return {changes.article(row[0]): _summary(*row) for row in rows}
+
+
+def _summary(
+    article_id: int,
+    author_id: int,
+    slug: str,
+    title: str,
+    description: str,
+    tag_list: str,
+    created_at: str,
+    updated_at: str,
+    favorites_count: int,
+) -> Piece:
+    tags = Raw(tag_list)
+    document = Summary(slug, title, description, tags, created_at, updated_at, HOLE, favorites_count, HOLE)
+    return Piece(article_id, author_id, *encode_with_holes(document))
+
+
+async def _profiles(user_ids: Iterable[int]) -> dict[int, bytes]:
+    """Profiles as JSON up to whether the reader follows them."""
+    wanted = set(user_ids)
+    found = await og.cache.get_many([changes.profile(each) for each in wanted], _load_profiles, ttl=TTL)
+    return {each: found[changes.profile(each)] for each in wanted}
+
+
+async def _load_profiles(names: list[str]) -> dict[str, bytes]:
+    async with og.db.read() as tx:
+        rows = await tx.all(statements.PROFILE_PIECES, ids=_ids_in(names))
+    return {
+        changes.profile(user_id): encode_with_holes(Profile(username, bio, image, HOLE))[0]
+        for user_id, username, bio, image in rows
+    }
+
+
+def _ids_in(names: list[str]) -> list[int]:
+    """The ids in names like "article:17"."""
+    return [int(name.partition(":")[2]) for name in names]
+
+
+# --- What one reader does, and what those whom they follow have written.
+
+
+async def _tastes(viewer: int | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
+    """Which articles the reader has favourited and whom they follow; None where that is too many to keep."""
+    if viewer is None:
+        return NOBODY, NOBODY
+
+    async def load_favorites() -> frozenset[int] | None:
+        return await _load_set(statements.FAVORITES_OF, viewer, FAVORITES_MAX)
+
+    async def load_follows() -> frozenset[int] | None:
+        return await _load_set(statements.FOLLOWED_BY, viewer, FOLLOWS_MAX)
+
+    favorites = await og.cache.get(changes.favorites(viewer), load_favorites, ttl=TTL)
+    return favorites, await og.cache.get(changes.follows(viewer), load_follows, ttl=TTL)
+
+
+async def _load_set(statement: statements.Query, viewer: int, most: int) -> frozenset[int] | None:
+    async with og.db.read(key=viewer) as tx:
+        rows = await tx.all(statement, viewer=viewer, most=most + 1)
+    return frozenset(row[0] for row in rows) if len(rows) <= most else None
+
+
+Timeline = tuple[int, list[tuple[int, int]]]
+"""How many articles an author has written, and the newest of them: (id, author_id)."""
+
+
+async def _timelines(authors: frozenset[int]) -> list[Timeline]:
+    found = await og.cache.get_many(
+        [f"timeline:{author_id}" for author_id in authors],
+        _load_timelines,
+        ttl=TTL,
+        tags=lambda name: (changes.written(int(name.partition(":")[2])),),
+    )
+    return list(found.values())
+
+
+async def _load_timelines(names: list[str]) -> Mapping[str, Timeline]:
+    async with og.db.read() as tx:
+        rows = await tx.all(statements.TIMELINES, ids=_ids_in(names))
+    found: dict[str, tuple[int, list[Any]]] = {}
+    for author_id, count, article_id in rows:
+        _, written = found.setdefault(f"timeline:{author_id}", (count, []))
+        if article_id is not None:
+            written.append((article_id, author_id))
+    return found

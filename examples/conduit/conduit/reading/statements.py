@@ -1,0 +1,235 @@
+"""The queries behind the answers: one for each, whatever the reader, the filter and the page.
+
+Each is built once and compiled once; `personal` ones also tell what the reader (:viewer) has favourited
+and whom they follow. No answer counts rows, except of two filters at once, where no count is kept.
+"""
+
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, Select, bindparam
+
+from conduit.tables import article_tags, articles, comments, counters, favorites, follows, tags, users
+
+COMMENTS_MAX = 1_000
+TAGS_MAX = 1_000
+TIMELINE_LENGTH = 100
+
+Query = Select[Any]
+
+
+def _whether(rows: Query) -> ColumnElement[Any]:
+    """Whether there is such a row, as the driver gives it: 0 or 1, or a bool."""
+    return sa.type_coerce(sa.exists(rows), sa.Integer)
+
+
+VIEWER = bindparam("viewer", type_=sa.BigInteger)
+SLUG: sa.BindParameter[str] = bindparam("slug", type_=sa.Text)
+
+SUMMARY = (
+    articles.c.slug,
+    articles.c.title,
+    articles.c.description,
+    articles.c.tag_list,
+    articles.c.created_at,
+    articles.c.updated_at,
+)
+AUTHOR = (users.c.username, users.c.bio, users.c.image)
+FAVORITED = _whether(
+    sa.select(favorites.c.user_id).where(
+        favorites.c.user_id == VIEWER, favorites.c.article_id == articles.c.id
+    )
+)
+FOLLOWING = _whether(
+    sa.select(follows.c.follower_id).where(
+        follows.c.follower_id == VIEWER, follows.c.followee_id == users.c.id
+    )
+)
+
+
+def _user_named(parameter: str) -> Any:
+    return sa.select(users.c.id).where(users.c.username == bindparam(parameter)).scalar_subquery()
+
+
+# --- One article, one profile, the tags, the comments.
+
+
+@cache
+def article(personal: bool) -> Query:
+    """The article at :slug with its author."""
+    flags = (FAVORITED, FOLLOWING) if personal else ()
+    columns = (*SUMMARY, articles.c.body, articles.c.favorites_count, *AUTHOR, *flags)
+    return (
+        sa.select(*columns)
+        .join_from(articles, users, users.c.id == articles.c.author_id)
+        .where(articles.c.slug == SLUG)
+    )
+
+
+@cache
+def profile(personal: bool) -> Query:
+    """The user named :username."""
+    flags = (FOLLOWING,) if personal else ()
+    return sa.select(*AUTHOR, *flags).where(users.c.username == bindparam("username"))
+
+
+@cache
+def article_comments(personal: bool) -> Query:
+    """The newest comments on the article at :slug; one row without a comment when there are none."""
+    flags = (FOLLOWING,) if personal else ()
+    return (
+        sa.select(comments.c.number, comments.c.created_at, comments.c.body, *AUTHOR, *flags)
+        .select_from(articles)
+        .outerjoin(comments, comments.c.article_id == articles.c.id)
+        .outerjoin(users, users.c.id == comments.c.author_id)
+        .where(articles.c.slug == SLUG)
+        .order_by(comments.c.number.desc())
+        .limit(COMMENTS_MAX)
+    )
+
+
+POPULAR_TAGS = (
+    sa.select(tags.c.name)
+    .where(tags.c.articles_count > 0)
+    .order_by(tags.c.articles_count.desc(), tags.c.name)
+    .limit(TAGS_MAX)
+)
+
+
+# --- Lists: which articles are on the page, then all of the page and the total in one statement.
+
+
+@cache
+def article_page(tag: bool, author: bool, favorited: bool, personal: bool) -> Query:
+    """A page (:limit, :offset) of the articles that pass these filters; see `_whole`."""
+    return _whole(_matching(tag, author, favorited), _total(tag, author, favorited), personal)
+
+
+@cache
+def article_ids(tag: bool, author: bool, favorited: bool) -> Query:
+    """The same page: total, id, author_id. One row without an id when it is empty."""
+    page = _cut(_matching(tag, author, favorited))
+    total = sa.select(_total(tag, author, favorited).label("total")).subquery("whole")
+    joined = total.outerjoin(page, sa.true()).outerjoin(articles, articles.c.id == page.c.id)
+    return (
+        sa.select(total.c.total, page.c.id, articles.c.author_id)
+        .select_from(joined)
+        .order_by(page.c.id.desc())
+    )
+
+
+@cache
+def feed_page() -> Query:
+    """A page of what those whom :viewer follows have written; see `_whole`."""
+    followed = sa.select(follows.c.followee_id).where(follows.c.follower_id == VIEWER)
+    matching = sa.select(articles.c.id.label("id")).where(articles.c.author_id.in_(followed))
+    counts = (
+        sa.select(sa.func.coalesce(sa.func.sum(users.c.articles_count), 0))
+        .join_from(follows, users, users.c.id == follows.c.followee_id)
+        .where(follows.c.follower_id == VIEWER)
+    )
+    return _whole(matching, counts.scalar_subquery(), personal=True)
+
+
+def _matching(tag: bool, author: bool, favorited: bool) -> Query:
+    """The ids that pass. It begins with the table that has them in order, so a page reads a page."""
+    tagged = article_tags.c.tag == bindparam("tag")
+    if favorited:
+        query = sa.select(favorites.c.article_id.label("id"))
+        query = query.where(favorites.c.user_id == _user_named("favorited"))
+        if tag:
+            query = query.join(article_tags, article_tags.c.article_id == favorites.c.article_id).where(
+                tagged
+            )
+    elif tag:
+        query = sa.select(article_tags.c.article_id.label("id")).where(tagged)
+    else:
+        query = sa.select(articles.c.id.label("id"))
+    if author:
+        if favorited or tag:
+            query = query.join(articles, articles.c.id == query.selected_columns.id)
+        query = query.where(articles.c.author_id == _user_named("author"))
+    return query
+
+
+def _total(tag: bool, author: bool, favorited: bool) -> ColumnElement[int]:
+    """How many pass: a count that is kept, and counted only for a combination."""
+    if tag + author + favorited > 1:
+        return (
+            sa.select(sa.func.count())
+            .select_from(_matching(tag, author, favorited).subquery())
+            .scalar_subquery()
+        )
+    if tag:
+        kept = sa.select(tags.c.articles_count).where(tags.c.name == bindparam("tag"))
+    elif author:
+        kept = sa.select(users.c.articles_count).where(users.c.username == bindparam("author"))
+    elif favorited:
+        kept = sa.select(users.c.favorites_count).where(users.c.username == bindparam("favorited"))
+    else:
+        kept = sa.select(counters.c.value).where(counters.c.name == "articles")
+    return sa.func.coalesce(kept.scalar_subquery(), 0)
+
+
+def _cut(matching: Query) -> sa.Subquery:
+    """The page of it that is asked for, newest first."""
+    newest_first = matching.order_by(matching.selected_columns.id.desc())
+    return newest_first.limit(bindparam("limit")).offset(bindparam("offset")).subquery("page")
+
+
+def _whole(matching: Query, total: ColumnElement[int], personal: bool) -> Query:
+    """Total, then each article of the page with its author. An empty page is one row, for its total."""
+    page = _cut(matching)
+    whole = sa.select(total.label("total")).subquery("whole")
+    joined = (
+        whole.outerjoin(page, sa.true())
+        .outerjoin(articles, articles.c.id == page.c.id)
+        .outerjoin(users, users.c.id == articles.c.author_id)
+    )
+    flags = (FAVORITED, FOLLOWING) if personal else ()
+    return (
+        sa.select(whole.c.total, *SUMMARY, articles.c.favorites_count, *AUTHOR, *flags)
+        .select_from(joined)
+        .order_by(page.c.id.desc())
+    )
+
+
+# --- For the cache: things by their ids, the same for every reader.
+
+ARTICLE_PIECE = sa.select(
+    articles.c.id, articles.c.author_id, *SUMMARY, articles.c.body, articles.c.favorites_count
+).where(articles.c.slug == SLUG)
+SUMMARY_PIECES = sa.select(articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count).where(
+    articles.c.id.in_(bindparam("ids", expanding=True))
+)
+PROFILE_PIECES = sa.select(users.c.id, *AUTHOR).where(users.c.id.in_(bindparam("ids", expanding=True)))
+COMMENT_PIECES = (
+    sa.select(comments.c.author_id, comments.c.number, comments.c.created_at, comments.c.body)
+    .where(comments.c.article_id == bindparam("article_id"))
+    .order_by(comments.c.number.desc())
+    .limit(COMMENTS_MAX)
+)
+USER_NAMED = sa.select(users.c.id).where(users.c.username == bindparam("username"))
+FAVORITES_OF = sa.select(favorites.c.article_id).where(favorites.c.user_id == VIEWER).limit(bindparam("most"))
+FOLLOWED_BY = sa.select(follows.c.followee_id).where(follows.c.follower_id == VIEWER).limit(bindparam("most"))
+
+_ranked = (
+    sa.select(
+        articles.c.author_id,
+        articles.c.id,
+        sa.func.row_number()
+        .over(partition_by=articles.c.author_id, order_by=articles.c.id.desc())
+        .label("rank"),
+    )
+    .where(articles.c.author_id.in_(bindparam("ids", expanding=True)))
+    .subquery("ranked")
+)
+TIMELINES = (
+    sa.select(users.c.id.label("author_id"), users.c.articles_count, _ranked.c.id)
+    .select_from(users)
+    .outerjoin(_ranked, sa.and_(_ranked.c.author_id == users.c.id, _ranked.c.rank <= TIMELINE_LENGTH))
+    .where(users.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(users.c.id, _ranked.c.id.desc())
+)
+"""The newest ids of each of these authors, and how many articles each has written."""
