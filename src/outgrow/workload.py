@@ -64,9 +64,9 @@ class Workload(msgspec.Struct, frozen=True):
     """One program to run.
 
     A `job` must exit with 0 before anything that comes after it starts; a `service` must become
-    ready and is kept alive. `listen` sockets are opened by the supervisor and inherited (as in
-    systemd's LISTEN_FDS: descriptors from 3 on, count in the environment), so a restart refuses no
-    connection. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
+    ready and is kept alive. `listen` sockets are opened by the supervisor and inherited (the
+    environment's OUTGROW_LISTEN_FDS has their descriptors, with commas between them), so a restart
+    refuses no connection. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
     """
 
     name: str

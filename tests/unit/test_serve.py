@@ -39,15 +39,15 @@ async def app(scope, receive, send):
 
 
 class Process:
-    """`python -m outgrow.runtime.serve` in a directory, with one inherited socket as descriptor 3."""
+    """`python -m outgrow.runtime.serve` in a directory, with one inherited socket."""
 
     def __init__(self, directory: Path, reference: str = "app:app") -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _AS_DESCRIPTOR_3, str(listener.fileno())],
+                [sys.executable, "-m", "outgrow.runtime.serve"],
                 cwd=directory,
-                env={**os.environ, "OUTGROW_APP": reference, "OUTGROW_LISTEN_FDS": "1"},
+                env={**os.environ, "OUTGROW_APP": reference, "OUTGROW_LISTEN_FDS": str(listener.fileno())},
                 pass_fds=(listener.fileno(),),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -65,14 +65,6 @@ class Process:
     def wait(self) -> tuple[int, list[dict[str, Any]]]:
         _, log = self.process.communicate(timeout=20)
         return self.process.returncode, [msgspec.json.decode(line) for line in log.splitlines()]
-
-
-# What the supervisor does between fork and exec: the socket becomes descriptor 3.
-_AS_DESCRIPTOR_3 = (
-    "import os, sys; own = int(sys.argv[1])\n"
-    "os.set_inheritable(own, True) if own == 3 else os.dup2(own, 3)\n"
-    "os.execv(sys.executable, [sys.executable, '-m', 'outgrow.runtime.serve'])"
-)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """The entry of an application process: `python -m outgrow.runtime.serve`.
 
     OUTGROW_APP          module:attribute of the ASGI application
-    OUTGROW_LISTEN_FDS   how many listening sockets were inherited, as descriptors from 3 on; without
-                         them it listens on OUTGROW_HOST (127.0.0.1) and OUTGROW_PORT (8000) itself
+    OUTGROW_LISTEN_FDS   the descriptors of inherited listening sockets, with commas between them;
+                         without it, it listens on OUTGROW_HOST (127.0.0.1) and OUTGROW_PORT (8000)
 
 Exit codes: 0 after SIGTERM or SIGINT, once the requests under way are answered; 78 when the application
 is broken, after one JSON line that says why (see failure.py); 3 when it could not start this time.
@@ -29,7 +29,6 @@ from outgrow.runtime.health import Health
 from outgrow.runtime.loading import load
 from outgrow.runtime.telemetry import logs
 
-FIRST_DESCRIPTOR = 3
 EXIT_NOT_STARTED = 3
 GRACE_S = 8
 """For requests under way; less than the supervisor's patience (workload.Stop.grace_s)."""
@@ -96,10 +95,10 @@ class Server(uvicorn.Server):
 
 def inherited_sockets(environment: dict[str, str]) -> list[socket.socket] | None:
     """The listening sockets that the supervisor has opened, or None. Not passed on to children."""
-    count = int(environment.get("OUTGROW_LISTEN_FDS") or 0)
-    if not count:
+    descriptors = environment.get("OUTGROW_LISTEN_FDS")
+    if not descriptors:
         return None
-    sockets = [socket.socket(fileno=FIRST_DESCRIPTOR + number) for number in range(count)]
+    sockets = [socket.socket(fileno=int(each)) for each in descriptors.split(",")]
     for each in sockets:
         each.set_inheritable(False)
     return sockets

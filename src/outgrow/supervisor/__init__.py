@@ -1,1 +1,1 @@
-"""Runs workloads on this machine: starts them in order, keeps them alive, ends them, leaves nothing behind."""
+"""Runs workloads on this machine: starts them in order, keeps them alive, ends them, leaves nothing."""

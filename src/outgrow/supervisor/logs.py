@@ -1,22 +1,31 @@
 """The log files of the nodes: opened for appending by the nodes themselves, bounded here.
 
-A file that has grown past its limit is copied to NODE.log.1 and cut to nothing. Renaming would not
-do: the node keeps its descriptor. What is written between copy and cut (microseconds) is lost.
+The nodes write into the file and not to the supervisor, so that they can go on when it is killed. A
+file that has grown past its limit is therefore copied to NODE.log.1 and cut to nothing: renaming would
+not do, since the node keeps its descriptor. What a node writes between the last look at the end of its
+file and the cut (microseconds, once in so many megabytes) is lost; nothing else is.
+
+Who follows a file (see cli/logfile.py) holds a shared lock on it (flock) while he looks at both files;
+the rotation takes it alone, so nobody sees half of one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-import shutil
 from pathlib import Path
 from typing import BinaryIO
 
 SIZE_MAX = 10 * 1024 * 1024
 TAIL_BYTES = 16 * 1024
+_BLOCK = 256 * 1024
+_COPIED_MAX = 4
+"""How many times the limit is copied at most: somebody who writes faster than that is not kept up with."""
 
 
 class Logs:
-    """The folder of logs of one fleet."""
+    """The folder of logs of one fleet. A log holds at most `size_max` bytes and what a second adds."""
 
     def __init__(self, directory: Path, *, size_max: int = SIZE_MAX) -> None:
         self.directory = directory
@@ -33,11 +42,12 @@ class Logs:
         return os.fdopen(descriptor, "ab", buffering=0)
 
     def tail(self, node: str, count: int, *, since: int = 0) -> list[str]:
-        """Its last lines, from the byte `since` on."""
+        """Its last lines, from the byte `since` on; from the start where a rotation has cut it below that."""
         try:
             with self.path(node).open("rb") as file:
                 end = file.seek(0, os.SEEK_END)
-                file.seek(max(since if since <= end else 0, end - TAIL_BYTES))
+                start = since if since <= end else 0
+                file.seek(max(start, end - TAIL_BYTES))
                 return file.read().decode("utf-8", "replace").splitlines()[-count:]
         except FileNotFoundError:
             return []
@@ -50,8 +60,37 @@ class Logs:
             return 0
 
     def rotate(self) -> None:
-        """Bound every log: one older file of at most the limit is kept."""
+        """Bound every log: one older file is kept. A log that cannot be rotated now is left as it is."""
         for path in self.directory.glob("*.log"):
-            if path.stat().st_size > self._size_max:
-                shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+            with contextlib.suppress(OSError):
+                self._rotate(path)
+
+    def _rotate(self, path: Path) -> None:
+        size = path.stat().st_size
+        if size <= self._size_max:
+            return
+        with path.open("rb", buffering=0) as log:
+            # A reader holds it for moments; one that was stopped just then must not let the disk fill up.
+            if not _locked(log) and size < 2 * self._size_max:
+                return
+            older = path.with_name(f"{path.name}.1")
+            new = path.with_name(f".{older.name}.new")
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", 0) as copy:
+                _copy(log, copy, _COPIED_MAX * self._size_max)
+                new.replace(older)
+                _copy(log, copy, _COPIED_MAX * self._size_max)  # what has come meanwhile
                 os.truncate(path, 0)
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _copy(source: BinaryIO, target: BinaryIO, most: int) -> None:
+    while most > 0 and (block := source.read(_BLOCK)):
+        target.write(block)
+        most -= len(block)

@@ -1,9 +1,13 @@
 """Children that outlived their supervisor, because it was killed: found again, and ended.
 
-Two marks, so that each covers the other's gap: the supervisor notes every child's pid with its start
-time (a pid alone may belong to another by now), and every child carries OUTGROW_FLEET in its
-environment (a child started just before the supervisor died may not be noted). PostgreSQL writes its
-process title over its environment, so for it the note counts.
+Three ways to know them, so that each covers the others' gaps. None is a name or a bare pid, which may
+belong to somebody else by now:
+
+note      pid and start time, kept by the supervisor for every child
+session   every child leads a session of its own: who is in it was started by that child
+mark      OUTGROW_FLEET in the environment, inherited by all; for a child that was not noted yet when
+          the supervisor died, and for what has left its session. PostgreSQL's backends write their
+          titles over it: they end with their server.
 """
 
 from __future__ import annotations
@@ -12,13 +16,18 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from outgrow.errors import FleetError
+from outgrow.workload import Stop
+
 MARK = "OUTGROW_FLEET"
-GRACE_S = 10.0
+KILLED_WITHIN_S = 5.0
+_INTERVAL_S = 0.02
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -27,16 +36,21 @@ class Note(msgspec.Struct, frozen=True):
     pid: int
     started: int
     signal: str = "TERM"
+    grace_s: float = 10.0
+
+
+class _Seen(NamedTuple):
+    """A process as /proc/PID/stat (proc_pid_stat(5)) tells it; `started` in clock ticks since boot."""
+
+    started: int
+    parent: int
+    session: int
 
 
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None when there is none, or only its remains."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(") ")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    seen = _look(pid)
+    return seen.started if seen is not None else None
 
 
 def boot_id() -> str:
@@ -44,42 +58,111 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def note(pid: int, stop_signal: str) -> Note:
+def note(pid: int, stop: Stop) -> Note:
     """The note of a child that runs now."""
-    return Note(pid, start_time(pid) or 0, stop_signal)
+    return Note(pid, start_time(pid) or 0, stop.signal, stop.grace_s)
 
 
 def find(fleet: str, notes: Iterable[Note]) -> list[Note]:
-    """The processes of this fleet that still run."""
-    found = {each.pid: each for each in notes if start_time(each.pid) == each.started}
+    """The processes of this fleet that still run: those noted first, in the order given.
+
+    Never this process nor one that has started it, whatever their environment says.
+    """
+    running = dict(_running())
+    noted = {each.pid: each for each in notes if _same(each, running.get(each.pid))}
+    spared = set(_line_of(os.getpid(), running))
     wanted = f"{MARK}={fleet}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) not in found and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    pid = int(entry.name)
-                    found[pid] = note(pid, "TERM")
-    return list(found.values())
+    found = [
+        Note(pid, seen.started)
+        for pid, seen in running.items()
+        if pid not in noted
+        and pid not in spared
+        and (seen.session in noted or wanted in _environment(pid))
+        and start_time(pid) == seen.started  # still the one whose session or environment was read
+    ]
+    return [*noted.values(), *found]
 
 
-def end(processes: Iterable[Note], *, grace_s: float = GRACE_S) -> int:
-    """Ask each to end, wait, and kill what is left with its group. Returns how many there were."""
-    alive = [each for each in processes if start_time(each.pid) == each.started]
+def end(processes: Iterable[Note]) -> int:
+    """Ask them to end, wait as long as they may take, then kill what is left. Returns how many ran.
+
+    Those that another of them has started are that one's to end. Raises FleetError when one cannot be
+    ended, since it belongs to another user or hangs in the kernel.
+    """
+    alive = _alive(processes)
     count = len(alive)
+    asked = _first(alive)
+    for each in asked:
+        _send(each, signal.Signals[f"SIG{each.signal}"])
+    _wait(asked, max((each.grace_s for each in asked), default=0.0))
+    alive = _alive(alive)
     for each in alive:
-        _send(each.pid, signal.Signals[f"SIG{each.signal}"])
-    deadline = time.monotonic() + grace_s
-    while alive and time.monotonic() < deadline:
-        time.sleep(0.02)
-        alive = [each for each in alive if start_time(each.pid) == each.started]
-    for each in alive:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(each.pid) == each.pid:
-                os.killpg(each.pid, signal.SIGKILL)
-        _send(each.pid, signal.SIGKILL)
+        _send(each, signal.SIGKILL)
+    if left := _wait(alive, KILLED_WITHIN_S):
+        raise FleetError(
+            f"these processes of the fleet do not end: {', '.join(str(each.pid) for each in left)}",
+            hint="they belong to another user, who must end them, or wait for a disk that does not answer",
+        )
     return count
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _running() -> Iterator[tuple[int, _Seen]]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (seen := _look(int(entry))) is not None:
+            yield int(entry), seen
+
+
+def _look(pid: int) -> _Seen | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(") ")[2].split()  # the name before it may hold anything
+    return None if fields[0] in "ZX" else _Seen(int(fields[19]), int(fields[1]), int(fields[3]))
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _line_of(pid: int, running: dict[int, _Seen]) -> Iterator[int]:
+    """A process, who started it, who started that one..."""
+    while pid in running:
+        yield pid
+        pid = running[pid].parent
+
+
+def _same(note: Note, seen: _Seen | None) -> bool:
+    return seen is not None and seen.started == note.started
+
+
+def _alive(processes: Iterable[Note]) -> list[Note]:
+    return [each for each in processes if _same(each, _look(each.pid))]
+
+
+def _first(processes: Sequence[Note]) -> list[Note]:
+    """Those that none of the others has started."""
+    pids = {each.pid for each in processes}
+    return [each for each in processes if (seen := _look(each.pid)) is None or seen.parent not in pids]
+
+
+def _wait(processes: Sequence[Note], within_s: float) -> list[Note]:
+    """Until all have ended; returns those that have not in time."""
+    deadline = time.monotonic() + within_s
+    while (alive := _alive(processes)) and time.monotonic() < deadline:
+        time.sleep(_INTERVAL_S)
+    return alive
+
+
+def _send(process: Note, number: signal.Signals) -> None:
+    """Through a pidfd: it stands for one process, whatever becomes of the pid."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            if start_time(process.pid) == process.started:
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)

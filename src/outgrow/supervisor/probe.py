@@ -4,46 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+from collections.abc import Mapping, Sequence
 
+from outgrow.supervisor import process
 from outgrow.workload import Address, Probe
 
 ATTEMPT_S = 2.0
 
 
-async def until_ready(probe: Probe) -> None:
-    """Return when the probe succeeds. Raises TimeoutError after its time."""
+async def until_ready(probe: Probe, environment: Mapping[str, str]) -> None:
+    """Return when the probe succeeds. `environment` is that of a command.
+
+    Raises TimeoutError after the probe's time, and another OSError when its command cannot be executed.
+    """
     async with asyncio.timeout(probe.timeout_s):
-        while not await ready(probe):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ATTEMPT_S):
+                    if await _attempt(probe, environment):
+                        return
             await asyncio.sleep(probe.interval_s)
 
 
-async def ready(probe: Probe) -> bool:
-    """One attempt."""
+async def _attempt(probe: Probe, environment: Mapping[str, str]) -> bool:
+    if probe.kind == "command":
+        return await _command(probe.argv, environment)
+    assert probe.address is not None
     try:
-        async with asyncio.timeout(ATTEMPT_S):
-            if probe.kind == "command":
-                return await _command(probe.argv)
-            assert probe.address is not None
-            if probe.kind == "tcp":
-                return await _tcp(probe.address)
-            return await _http(probe.address, probe.path)
-    except (OSError, TimeoutError, EOFError):
+        if probe.kind == "tcp":
+            return await _tcp(probe.address)
+        return await _http(probe.address, probe.path)
+    except (OSError, ValueError):  # ValueError: a first line without end, so no HTTP
         return False
 
 
-async def _command(argv: tuple[str, ...]) -> bool:
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+async def _command(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    child = process.start(argv, environment, output=subprocess.DEVNULL)
     try:
-        return await process.wait() == 0
+        return await child.wait() == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        child.kill()
+        await child.wait()
 
 
 async def _tcp(address: Address) -> bool:

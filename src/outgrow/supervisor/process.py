@@ -8,14 +8,17 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from outgrow.workload import Workload
+from outgrow.errors import FleetError
+from outgrow.workload import File
 
-FIRST_INHERITED = 3
-"""Where the sockets begin, as systemd hands them over (sd_listen_fds(3))."""
+LISTENING = "OUTGROW_LISTEN_FDS"
+"""Tells a child the numbers of its inherited sockets, with commas between them."""
+
+KILLED_WITHIN_S = 5.0
 
 
 def unprivileged() -> list[str]:
@@ -30,20 +33,22 @@ def unprivileged() -> list[str]:
 
 
 class Process:
-    """A running child, leader of its own process group."""
+    """A running child, leader of its own session and process group."""
 
-    def __init__(self, pid: int, popen: subprocess.Popen[bytes]) -> None:
-        self.pid = pid
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.pid = popen.pid
         self._popen = popen
-        self._ended = asyncio.get_running_loop().create_future()
-        self._descriptor = os.pidfd_open(pid)
-        asyncio.get_running_loop().add_reader(self._descriptor, self._on_end)
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._descriptor = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._descriptor, self._on_end)
 
     def _on_end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
-        if not self._ended.done():
-            self._ended.set_result(self._popen.wait())
+        # Until it is reaped, the number of its group can belong to nobody else.
+        self.kill()
+        self._ended.set_result(self._popen.wait())
 
     @property
     def running(self) -> bool:
@@ -51,66 +56,83 @@ class Process:
         return not self._ended.done()
 
     async def wait(self) -> int:
-        """Its exit code; negative for the signal that ended it."""
-        return int(await asyncio.shield(self._ended))
+        """Its exit code; negative for the signal that ended it. What was left of its group has ended too."""
+        return await asyncio.shield(self._ended)
 
     async def stop(self, name: str, grace_s: float) -> None:
-        """Ask it to end by that signal; after `grace_s` its whole group is killed."""
-        if self.running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.Signals[f"SIG{name}"])
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self.wait()
-        self.kill_group()
-        await self.wait()
+        """Ask it to end by that signal; after `grace_s` its whole group is killed.
 
-    def kill_group(self) -> None:
-        """Whatever is left of it and of its children ends now."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        Raises FleetError when it does not end even so.
+        """
+        if not self.running:
+            return
+        os.kill(self.pid, signal.Signals[f"SIG{name}"])  # a zombie at worst: it is not reaped yet
+        if await self._ends_within(grace_s):
+            return
+        self.kill()
+        if not await self._ends_within(KILLED_WITHIN_S):
+            raise FleetError(
+                f"process {self.pid} does not end, though it was killed",
+                hint="the kernel waits for a disk or a file server that does not answer",
+            )
+
+    async def _ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.wait()
+        return not self.running
+
+    def kill(self) -> None:
+        """Its whole group ends now."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 def start(
-    workload: Workload, environment: dict[str, str], log: BinaryIO, sockets: Sequence[socket.socket]
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    output: BinaryIO | int,
+    directory: str | None = None,
+    sockets: Sequence[socket.socket] = (),
 ) -> Process:
-    """Start the program. Raises OSError when it cannot be executed.
+    """Start a program. Raises OSError when it cannot be executed.
 
-    Its output goes straight into the log file, so it can go on writing when the supervisor dies.
+    Its output goes straight into the log file, so it can go on writing when the supervisor dies. Of the
+    open descriptors it inherits the sockets alone, under the numbers that they have here: to renumber
+    them, code would have to run between fork and exec, which is unsafe beside threads.
     """
-    argv = [*(unprivileged() if workload.unprivileged else []), *workload.argv]
-    variables = dict(environment)
-    if sockets:
-        variables["OUTGROW_LISTEN_FDS"] = str(len(sockets))
     descriptors = [each.fileno() for each in sockets]
-
-    def hand_over() -> None:
-        # Python's own descriptors close on exec (PEP 446); these alone are inherited.
-        for number, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, FIRST_INHERITED + number, inheritable=True)
-
+    variables = {name: value for name, value in environment.items() if name != LISTENING}
+    if descriptors:
+        variables[LISTENING] = ",".join(map(str, descriptors))
     popen = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
+        stdout=output,
+        stderr=output,
         env=variables,
-        cwd=workload.directory,
+        cwd=directory,
         start_new_session=True,
-        close_fds=False,
-        preexec_fn=hand_over if descriptors else None,
+        pass_fds=descriptors,
     )
-    return Process(popen.pid, popen)
+    try:
+        return Process(popen)
+    except BaseException:  # no descriptor is left to watch it with
+        popen.kill()
+        popen.wait()
+        raise
 
 
-def write_files(workload: Workload) -> None:
-    """Put the workload's files in place, each whole or not at all."""
-    for file in workload.files:
+def write_files(files: Sequence[File]) -> None:
+    """Put the files in place, each whole or not at all. Raises OSError where this user may not."""
+    for file in files:
         path = Path(file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, file.mode)
-        with os.fdopen(descriptor, "w") as out:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             os.fchmod(out.fileno(), file.mode)
             out.write(file.text)
         os.replace(temporary, path)

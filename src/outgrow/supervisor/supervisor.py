@@ -1,9 +1,9 @@
 """Runs a list of workloads as one whole.
 
-start:  files ─► sockets ─► in order of `after`:  job: run to its end
-                                                  service: spawn ─► ready ─► watched
+start:  sockets ─► in order of `after`, files first:  job: run to its end
+                                                      service: spawn ─► ready ─► watched
 watch:  a service ends ─► back-off ─► spawn ─► ready … until it has died too often
-stop:   in reverse order: signal, grace, kill
+stop:   who is needed by others last: signal, grace, kill; then whatever else bears the fleet's mark
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from outgrow.errors import EXIT_TOLD, FleetError, NodeFailed, OutgrowError, told
 from outgrow.supervisor import orphans, ports, process
+from outgrow.supervisor.backoff import Backoff
 from outgrow.supervisor.logs import Logs
+from outgrow.supervisor.order import in_order, to_stop
 from outgrow.supervisor.probe import until_ready
 from outgrow.workload import Workload
 
 TAIL_LINES = 12
-ROTATE_EVERY_S = 5.0
+ROTATE_EVERY_S = 1.0
 
 State = Literal["waiting", "starting", "ready", "restarting", "failed", "stopping", "stopped", "done"]
 
@@ -56,9 +58,18 @@ class Node:
         """The pid, while it runs."""
         return self.process.pid if self.process is not None and self.process.running else None
 
+    def close_sockets(self) -> None:
+        """From now on connections are refused, once the child has closed its copies too."""
+        while self.sockets:
+            self.sockets.pop().close()
+
 
 class Supervisor:
-    """Runs workloads. `tell` hears each change; `noted` is called with all notes whenever a child is born or dies."""
+    """Runs workloads. `fleet` marks every child, so that orphans.find knows it.
+
+    `tell` hears each change; it must not raise. `noted` is called with all notes whenever a child is
+    born or has ended; an OSError of it (a full disk) is passed over, since the mark is enough.
+    """
 
     def __init__(
         self,
@@ -73,133 +84,179 @@ class Supervisor:
         self._fleet = fleet
         self._tell = tell
         self._noted = noted
+        self._stopping = False
         self._rotation: asyncio.Task[None] | None = None
 
     async def start(self, workloads: Sequence[Workload]) -> None:
         """Start them all, each after what it names. Returns when every service is ready.
 
-        Raises PortTaken, NodeFailed or ApplicationBroken; what has been started by then runs on until
-        `stop` is called.
+        Raises PortTaken, NodeFailed, FleetError or what a node has told of itself (ApplicationBroken);
+        what has been started by then, also when cancelled, runs on until `stop` is called.
         """
         ordered = in_order(workloads)
         self._rotation = asyncio.create_task(self._rotate())
         for workload in ordered:
             node = self.nodes[workload.name] = Node(workload)
-            node.sockets = [ports.listen(address) for address in workload.listen]
-        for workload in ordered:
-            node = self.nodes[workload.name]
-            if workload.kind == "job":
-                await self._run_job(node)
-            else:
-                await self._bring_up(node)
-                node.watch = asyncio.create_task(self._watch(node))
+            for address in workload.listen:
+                node.sockets.append(ports.listen(address))
+        for node in self.nodes.values():
+            try:
+                await self._start(node)
+            except OutgrowError:
+                self._set(node, "failed")
+                raise
 
     async def stop(self) -> None:
-        """End everything, last started first. Whatever happens, no child is left."""
-        for node in reversed(self.nodes.values()):
-            if node.watch is not None:
-                node.watch.cancel()
-                await asyncio.gather(node.watch, return_exceptions=True)
-                node.watch = None
-            if node.process is not None and node.process.running:
-                self._set(node, "stopping")
-                await node.process.stop(node.workload.stop.signal, node.workload.stop.grace_s)
-            if node.process is not None:
-                node.process.kill_group()
-                node.process = None
-                self._note()
-            for each in node.sockets:
-                each.close()
-            if node.state not in ("done", "failed"):
-                self._set(node, "stopped")
-        if self._rotation is not None:
-            self._rotation.cancel()
-            await asyncio.gather(self._rotation, return_exceptions=True)
+        """End everything; what others need ends after them. However this ends, no child is left.
+
+        Takes at most the sum of the longest grace of each group (see order.to_stop). When cancelled,
+        it kills what still runs. Raises FleetError when a child cannot be ended.
+        """
+        self._stopping = True
+        try:
+            await self._end_tasks()
+            for group in to_stop([node.workload for node in self.nodes.values()]):
+                await asyncio.gather(*(self._end(self.nodes[each.name]) for each in group))
+            await asyncio.to_thread(self._sweep)
+        finally:
+            for node in self.nodes.values():
+                node.close_sockets()
+                if node.process is not None:
+                    node.process.kill()
+
+    async def _end_tasks(self) -> None:
+        """Nothing is started again from now on."""
+        tasks = [self._rotation, *(node.watch for node in self.nodes.values())]
+        running = [task for task in tasks if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _end(self, node: Node) -> None:
+        node.close_sockets()
+        if node.process is not None and node.process.running:
+            self._set(node, "stopping")
+            await node.process.stop(node.workload.stop.signal, node.workload.stop.grace_s)
+            self._note()
+        if node.state not in ("done", "failed"):
+            self._set(node, "stopped")
+
+    def _sweep(self) -> None:
+        """What a node has started and set free, so that it was not in its group any more."""
+        orphans.end(orphans.find(self._fleet, ()))
+
+    async def _start(self, node: Node) -> None:
+        if node.workload.kind == "job":
+            await self._run_job(node)
+        else:
+            await self._bring_up(node)
+            node.watch = asyncio.create_task(self._watch(node))
 
     async def _run_job(self, node: Node) -> None:
         self._set(node, "starting")
-        child = self._spawn(node)
-        code = await child.wait()
-        child.kill_group()
+        code = await self._spawn(node).wait()
         self._note()
         if code != 0:
-            self._set(node, "failed")
             raise self._failure(node, code, "failed")
         self._set(node, "done")
 
     async def _bring_up(self, node: Node) -> None:
-        """Spawn and wait until it is ready. Raises NodeFailed or ApplicationBroken when it is not to be."""
+        """Spawn and wait until it is ready. Raises NodeFailed or what it told, when it is not to be."""
         self._set(node, "starting")
         child = self._spawn(node)
-        probe = node.workload.readiness
-        ended = asyncio.ensure_future(child.wait())
-        readiness = asyncio.ensure_future(until_ready(probe) if probe is not None else asyncio.sleep(0))
         try:
-            await asyncio.wait((ended, readiness), return_when=asyncio.FIRST_COMPLETED)
+            code = await self._until_ready_or_ended(node, child)
+        except OSError as error:
+            await child.stop(node.workload.stop.signal, node.workload.stop.grace_s)
+            self._note()
+            raise self._not_ready(node, error) from error
+        if code is not None:
+            self._note()
+            raise self._failure(node, code, "ended while it started")
+        self._set(node, "ready")
+
+    async def _until_ready_or_ended(self, node: Node, child: process.Process) -> int | None:
+        """None when it is ready, else its exit code. Raises what until_ready raises."""
+        probe = node.workload.readiness
+        if probe is None:
+            return None
+        ended = asyncio.ensure_future(child.wait())
+        ready = asyncio.ensure_future(until_ready(probe, self._environment(node.workload)))
+        try:
+            await asyncio.wait((ended, ready), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
-                self._note()
-                raise self._failure(node, ended.result(), "ended while it started")
-            if readiness.exception() is not None:
-                limit = probe.timeout_s if probe is not None else 0
-                await child.stop(node.workload.stop.signal, node.workload.stop.grace_s)
-                self._note()
-                raise NodeFailed(
-                    node.workload.name, f"was not ready within {limit:g} s", log_tail=self._tail(node)
-                )
+                return ended.result()
+            ready.result()
+            return None
         finally:
             ended.cancel()
-            readiness.cancel()
-            await asyncio.gather(ended, readiness, return_exceptions=True)
-        self._set(node, "ready")
+            ready.cancel()
+            await asyncio.gather(ended, ready, return_exceptions=True)
 
     async def _watch(self, node: Node) -> None:
         """Bring the service up again whenever it ends, until it has ended too often."""
+        backoff = Backoff(node.workload.restart)
+        reason = await self._end_of(node)
+        while (delay_s := backoff.after_death(time.monotonic())) is not None:
+            node.restarts += 1
+            self._set(node, "restarting", f"{reason}; again in {delay_s:.1f} s")
+            await asyncio.sleep(delay_s)
+            try:
+                await self._bring_up(node)
+                reason = await self._end_of(node)
+            except OutgrowError as error:
+                reason = error.message.splitlines()[0]
+        # Nobody will answer: better refused than left to wait in the backlog.
+        node.close_sockets()
         restart = node.workload.restart
-        deaths: deque[float] = deque(maxlen=restart.limit)
-        while True:
-            assert node.process is not None
-            code = await node.process.wait()
-            node.process.kill_group()
-            self._note()
-            reason = describe(code)
-            while True:
-                deaths.append(time.monotonic())
-                if len(deaths) == restart.limit and deaths[-1] - deaths[0] < restart.window_s:
-                    self._set(
-                        node, "failed", f"{reason}; died {restart.limit} times within {restart.window_s:g} s"
-                    )
-                    return
-                recent = sum(1 for death in deaths if deaths[-1] - death < restart.window_s)
-                delay = min(restart.delay_max_s, restart.first_delay_s * 2 ** (recent - 1))
-                node.restarts += 1
-                self._set(node, "restarting", f"{reason}; again in {delay:.1f} s")
-                await asyncio.sleep(delay)
-                try:
-                    await self._bring_up(node)
-                    break
-                except (OutgrowError, OSError) as error:
-                    reason = str(error).splitlines()[0]
+        self._set(node, "failed", f"{reason}; died {restart.limit} times within {restart.window_s:g} s")
+
+    async def _end_of(self, node: Node) -> str:
+        """Wait until it has ended; returns how."""
+        assert node.process is not None
+        code = await node.process.wait()
+        self._note()
+        return describe(code)
 
     def _spawn(self, node: Node) -> process.Process:
         workload = node.workload
-        environment = {**os.environ, **workload.environment, orphans.MARK: self._fleet}
-        process.write_files(workload)
-        node.log_start = self._logs.size(workload.name)
-        with self._logs.open(workload.name) as log:
-            try:
-                node.process = process.start(workload, environment, log, node.sockets)
-            except OSError as error:
-                self._set(node, "failed")
-                raise NodeFailed(workload.name, f"cannot be executed: {error}") from error
+        if self._stopping:
+            raise FleetError(f"node {workload.name} is not started: its fleet is being stopped")
+        try:
+            process.write_files(workload.files)
+            node.log_start = self._logs.size(workload.name)
+            with self._logs.open(workload.name) as log:
+                node.process = process.start(
+                    [*(process.unprivileged() if workload.unprivileged else ()), *workload.argv],
+                    self._environment(workload),
+                    output=log,
+                    directory=workload.directory,
+                    sockets=node.sockets,
+                )
+        except OSError as error:
+            raise NodeFailed(workload.name, f"cannot be started: {error}") from error
         self._note()
         return node.process
 
+    def _environment(self, workload: Workload) -> dict[str, str]:
+        return {**os.environ, **workload.environment, orphans.MARK: self._fleet}
+
     def _failure(self, node: Node, code: int, what: str) -> OutgrowError:
         tail = self._tail(node)
-        error = told(tail[-1]) if code == EXIT_TOLD and tail else None
-        if error is not None:
-            return error
+        if code == EXIT_TOLD:
+            for line in reversed(tail):
+                if (error := told(line)) is not None:
+                    return error
         return NodeFailed(node.workload.name, f"{what} ({describe(code)})", log_tail=tail)
+
+    def _not_ready(self, node: Node, error: OSError) -> NodeFailed:
+        probe = node.workload.readiness
+        assert probe is not None
+        if isinstance(error, TimeoutError):
+            text = f"was not ready within {probe.timeout_s:g} s"
+        else:
+            text = f"cannot be asked whether it is ready: {error}"
+        return NodeFailed(node.workload.name, text, log_tail=self._tail(node))
 
     def _tail(self, node: Node) -> list[str]:
         return self._logs.tail(node.workload.name, TAIL_LINES, since=node.log_start)
@@ -210,42 +267,26 @@ class Supervisor:
         self._tell(Change(node.workload.name, state, text))
 
     def _note(self) -> None:
-        self._noted(
-            {
-                name: orphans.note(node.pid, node.workload.stop.signal)
-                for name, node in self.nodes.items()
-                if node.pid is not None
-            }
-        )
+        with contextlib.suppress(OSError):
+            self._noted(
+                {
+                    name: orphans.note(node.pid, node.workload.stop)
+                    for name, node in self.nodes.items()
+                    if node.pid is not None
+                }
+            )
 
     async def _rotate(self) -> None:
         while True:
             await asyncio.sleep(ROTATE_EVERY_S)
-            with contextlib.suppress(OSError):
-                self._logs.rotate()
+            await asyncio.to_thread(self._logs.rotate)
 
 
 def describe(code: int) -> str:
     """An exit code in words."""
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def in_order(workloads: Sequence[Workload]) -> list[Workload]:
-    """Each after what it names, else as given. Raises FleetError for a circle or an unknown name."""
-    known = {workload.name: workload for workload in workloads}
-    ordered: dict[str, Workload] = {}
-
-    def place(workload: Workload, waiting: tuple[str, ...]) -> None:
-        if workload.name in ordered:
-            return
-        if workload.name in waiting:
-            raise FleetError(f"workloads wait for each other: {' -> '.join((*waiting, workload.name))}")
-        for name in workload.after:
-            if name not in known:
-                raise FleetError(f"workload {workload.name} waits for {name}, which does not exist")
-            place(known[name], (*waiting, workload.name))
-        ordered[workload.name] = workload
-
-    for workload in workloads:
-        place(workload, ())
-    return list(ordered.values())
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal
+        return f"killed by signal {-code}"
