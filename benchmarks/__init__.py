@@ -1,0 +1,1 @@
+"""Benchmarks: ratios between versions measured in one run. `python -m benchmarks --help`."""

@@ -1,0 +1,1 @@
+"""examples/conduit as it is, with the benchmark's data in its tables."""
