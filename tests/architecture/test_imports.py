@@ -42,7 +42,8 @@ DRIVERS: dict[str, tuple[str, ...]] = {
 """A driver -> the files named after its server: one place to look, one place to replace."""
 
 EXCEPTIONS = {
-    ("asyncpg", "runtime/database/migrate.py"),  # a job with its own connection, before the tiers exist
+    ("asyncpg", "runtime/database/upgrade.py"),  # a job with its own connection, before the tiers exist
+    ("sqlite3", "runtime/database/migrate.py"),  # looks, without SQLAlchemy, whether there is work
     ("sqlite3", "cli/checkup.py"),  # `outgrow doctor` tells the version
 }
 

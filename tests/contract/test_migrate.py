@@ -1,13 +1,15 @@
 """Migrations on every database: all or nothing, once, and one at a time."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from outgrow import errors
-from outgrow.runtime.database.migrate import migrate
+from outgrow.runtime.database.migrate import digest, migrate
 from tests.contract.test_database import open_database
 
 FIRST = '''"""things"""
@@ -80,3 +82,20 @@ async def test_a_gap_in_the_revisions_is_told(database_url: str, folder: Path) -
     (folder / "versions" / "0003_broken.py").write_text(BROKEN)
     with pytest.raises(errors.Misuse, match="0002"):
         await migrate(database_url, folder)
+
+
+async def test_nothing_new_is_seen_without_the_migration_tools(tmp_path: Path, folder: Path) -> None:
+    url = f"sqlite:///{tmp_path}/test.db"
+    await migrate(url, folder)
+    before = digest(folder)
+    script = f"""
+import asyncio, sys
+from pathlib import Path
+from outgrow.runtime.database.migrate import migrate
+print(asyncio.run(migrate({url!r}, Path({str(folder)!r}))), "sqlalchemy" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["[]", "False"]
+    (folder / "versions" / "0002_names.py").write_text(SECOND)
+    assert digest(folder) != before
+    assert await migrate(url, folder) == ["0002"]

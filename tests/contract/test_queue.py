@@ -16,7 +16,7 @@ from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.migrate import migrate
 from outgrow.runtime.database.outbox import Outbox
 from outgrow.runtime.database.schema import outbox as table
-from outgrow.runtime.database.staging import PUT_ONCE
+from outgrow.runtime.database.staging import put_once
 from outgrow.runtime.events import Events
 from outgrow.runtime.queue import Queue
 from outgrow.runtime.queue.worker import Pace
@@ -232,7 +232,7 @@ async def test_a_waiting_message_is_not_claimed_while_another_with_its_key_commi
     again = {name: row[name] for name in ("topic", "headers", "dedupe", "available_at", "created_at")}
     store = Outbox(db)
     async with db.write() as tx:
-        await tx.execute(PUT_ONCE["postgres"], id=1, body=b"second", **again)
+        await tx.execute(put_once("postgres"), id=1, body=b"second", **again)
         async with asyncio.timeout(1):
             token = request.unit_of_work.set(None)
             assert await asyncio.create_task(store.claim("tasks", 10, "me", 1.0)) == []
@@ -248,7 +248,7 @@ async def test_an_id_that_is_taken_is_an_error_and_no_lost_message(db: Database,
     }
     with pytest.raises(UniqueViolation):
         async with db.write() as tx:
-            await tx.execute(PUT_ONCE[db.engine], **again)
+            await tx.execute(put_once(db.engine), **again)
 
 
 # Failures

@@ -1,7 +1,8 @@
 """Bring a database to the newest schema: Outgrow's own tables, then the application's migrations.
 
 The application's folder holds Alembic revisions in versions/*.py and nothing else: no env.py, no
-alembic.ini. One process migrates at a time; the others wait for it.
+alembic.ini. One process migrates at a time; the others wait for it. What a SQLite file holds of it is
+known without loading SQLAlchemy and Alembic, whose import is the longest part of a start.
 
     python -m outgrow.runtime.database.migrate
 
@@ -14,29 +15,18 @@ alembic.ini. One process migrates at a time; the others wait for it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import sqlite3
 import sys
-import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
-
-from outgrow import endpoints
-from outgrow.errors import EXIT_TOLD, DatabaseError, Misuse, Unavailable
-from outgrow.runtime.database.schema import metadata, position, sqlite_metadata
+from outgrow import __version__, endpoints
+from outgrow.errors import EXIT_TOLD
 from outgrow.runtime.failure import tell
-
-LOCK = 0x6F757467726F77
-"""The advisory lock that all migrations of one PostgreSQL database share ("outgrow")."""
-
-LOCK_WAIT_S = 60.0
-"""How long one migration waits for another."""
 
 Told = Callable[[str], None]
 
@@ -49,103 +39,30 @@ async def migrate(
     `told` hears a line for each step. Raises Unavailable when the database cannot be reached,
     Misuse when a revision file is broken, DatabaseError when a step fails (it is rolled back whole).
     """
-    try:
-        if url.startswith("sqlite"):
-            return await asyncio.to_thread(_migrate_sqlite, url, directory, told)
-        return await _migrate_postgres(url, password, directory, told)
-    except (OSError, OperationalError) as error:
-        raise Unavailable(f"the database cannot be migrated: {error}") from error
-    except SQLAlchemyError as error:
-        raise DatabaseError(f"a migration failed and was rolled back: {error}") from error
-
-
-def _migrate_sqlite(url: str, directory: Path | None, told: Told) -> list[str]:
-    path = Path(url.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=NullPool,
-        connect_args={"timeout": LOCK_WAIT_S, "isolation_level": None},
-    )
-    with engine.connect() as connection:
-        _use_wal(connection)
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        try:
-            sqlite_metadata.create_all(connection)
-            connection.execute(insert(position).values(one=1, timeline=0, commits=0).on_conflict_do_nothing())
-            applied = _upgrade(connection, directory, told)
-            connection.exec_driver_sql("COMMIT")
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
-    engine.dispose()
-    return applied
-
-
-def _use_wal(connection: Connection) -> None:
-    """SQLite's busy time-out does not cover the change of journal mode, which fails at once."""
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            return
-        except OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-async def _migrate_postgres(url: str, password: str | None, directory: Path | None, told: Told) -> list[str]:
-    import asyncpg
-
-    async def connect() -> Any:
-        return await asyncpg.connect(url, password=password, timeout=10)
-
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
-    try:
-        async with engine.begin() as connection:
-            await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-            return await connection.run_sync(_upgrade, directory, told)
-    except asyncpg.PostgresError as error:
-        raise Unavailable(f"the database cannot be migrated: {error}") from error
-    finally:
-        await engine.dispose()
-
-
-def _upgrade(connection: Connection, directory: Path | None, told: Told) -> list[str]:
-    metadata.create_all(connection)
-    if directory is None:
+    if url.startswith("sqlite") and _is_current(url, digest(directory)):
         return []
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
+    from outgrow.runtime.database import upgrade
 
-    if not (directory / "versions").is_dir():
-        raise Misuse(f"{directory} has no folder versions/", hint="put the Alembic revision files there")
-    config = Config()
-    config.set_main_option("script_location", str(directory).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-    applied: list[str] = []
+    return await upgrade.upgrade(url, directory, password=password, digest=digest(directory), told=told)
 
-    def steps(revision: Any, context: Any) -> Any:
-        wanted = script._upgrade_revs("head", revision)
-        for step in wanted:
-            applied.append(step.revision.revision)
-            told(f"migration {step.revision.revision}: {step.revision.doc}")
-        return wanted
 
+def digest(directory: Path | None) -> str:
+    """Changes when a migration, or Outgrow itself, may have changed."""
+    hashed = hashlib.sha256(__version__.encode())
+    own = Path(__file__).with_name("schema.py")
+    for file in (own, *sorted(directory.glob("versions/*.py") if directory is not None else ())):
+        hashed.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return hashed.hexdigest()
+
+
+def _is_current(url: str, wanted: str) -> bool:
+    path = Path(url.removeprefix("sqlite:///"))
     try:
-        with EnvironmentContext(config, script, fn=steps, destination_rev="head") as environment:
-            environment.configure(connection=connection, transactional_ddl=False)
-            environment.run_migrations()
-    except (CommandError, KeyError) as error:
-        raise Misuse(
-            f"the revisions in {directory} do not form a chain: {error}",
-            hint="each down_revision must name another revision file's revision; the first one's is None",
-        ) from error
-    return applied
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT digest FROM outgrow_migrated").fetchone()
+            return row is not None and row[0] == wanted
+    except sqlite3.Error:  # no file or no table yet; what is really wrong comes up again in earnest
+        return False
 
 
 def main() -> int:

@@ -1,11 +1,10 @@
-"""The tables that Outgrow itself keeps in the application's database."""
+"""The tables that Outgrow itself keeps in the application's database. Their indexes are in upgrade.py."""
 
 from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -35,24 +34,6 @@ outbox = Table(
     comment="messages of the transactions that have committed; times are Unix milliseconds",
 )
 
-# What a claim looks for, in its order; dead messages are not in it, so they cost it nothing.
-outbox_ready = Index(
-    "outgrow_outbox_ready",
-    outbox.c.topic,
-    outbox.c.available_at,
-    outbox.c.id,
-    postgresql_where=text("state = 'ready'"),
-    sqlite_where=text("state = 'ready'"),
-)
-outbox_dedupe = Index(
-    "outgrow_outbox_dedupe",
-    outbox.c.topic,
-    outbox.c.dedupe,
-    unique=True,
-    postgresql_where=text("dedupe is not null and state = 'ready'"),
-    sqlite_where=text("dedupe is not null and state = 'ready'"),
-)
-
 sqlite_metadata = MetaData()
 
 position = Table(
@@ -62,4 +43,11 @@ position = Table(
     Column("timeline", BigInteger, nullable=False),
     Column("commits", BigInteger, nullable=False),
     comment="one row: how many transactions have committed; SQLite's stand-in for PostgreSQL's LSN",
+)
+
+migrated = Table(
+    "outgrow_migrated",
+    sqlite_metadata,
+    Column("digest", Text, primary_key=True),
+    comment="one row: of the migrations that this file has (migrate.digest)",
 )

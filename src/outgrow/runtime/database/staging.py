@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import func, text
-from sqlalchemy.dialects.postgresql import insert as insert_postgres
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from outgrow.runtime.database.schema import outbox
 from outgrow.runtime.ids import Ids
@@ -34,10 +33,16 @@ def _put_once(insert: Any, earlier: Any) -> Any:
     return insert.on_conflict_do_update(**_WAITING, set_=both)
 
 
-PUT_ONCE = {
-    "sqlite": _put_once(insert_sqlite(outbox), func.min),
-    "postgres": _put_once(insert_postgres(outbox), func.least),
-}
+@functools.cache
+def put_once(engine: str) -> Any:
+    """The statement for this kind of database. Only its own dialect is loaded: it takes 50 ms."""
+    if engine == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+        return _put_once(insert_sqlite(outbox), func.min)
+    from sqlalchemy.dialects.postgresql import insert as insert_postgres
+
+    return _put_once(insert_postgres(outbox), func.least)
 
 
 class Staging:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from outgrow.errors import Conflict, DatabaseError, UnitOfWorkClosed
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Position
-from outgrow.runtime.database.staging import PUT_ONCE, Staging
+from outgrow.runtime.database.staging import Staging, put_once
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Message
 
@@ -299,7 +299,7 @@ class Write(Unit):
             await self._session.flush()
             await self._close_session()
         if self._messages and not self._doomed:  # a doomed block takes no statement, and is rolled back
-            await self.many(PUT_ONCE[self._node.engine], self._staging.rows(self._messages))
+            await self.many(put_once(self._node.engine), self._staging.rows(self._messages))
 
     async def _commit(self) -> None:
         # COMMIT is carried to its end even if the caller is cancelled meanwhile: its outcome decides
