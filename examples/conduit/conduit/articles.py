@@ -82,7 +82,7 @@ async def change(request: Request) -> Json:
     async with og.db.write(key=viewer) as tx:
         old = await _own_article(tx, request, viewer)
         slug = await _store(tx, old, wanted)
-        og.cache.invalidate(changes.article(old.id), changes.slug(old.slug))
+        og.cache.invalidate(changes.article(old.id), changes.slug(old.slug), changes.comments(old.slug))
         if wanted.tag_list is not UNSET:
             await _retag(tx, old.id, before=json.decode(old.tag_list), after=tidy(wanted.tag_list))
         return Json(await direct.article_in(tx, slug, viewer))
@@ -101,7 +101,7 @@ async def delete(request: Request) -> Response:
             changes.written(viewer),
             changes.article(article.id),
             changes.slug(article.slug),
-            changes.comments(article.id),
+            changes.comments(article.slug),
             *map(changes.tagged, tags),
             *map(changes.favorites, touched),
         )

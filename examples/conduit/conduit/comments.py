@@ -45,8 +45,9 @@ async def show(request: Request) -> Json:
 async def add(request: Request) -> Json:
     viewer = known_viewer(request)
     new = await read_document(request, "comment", NewComment)
+    slug = path_text(request, "slug", "article")
     async with og.db.write(key=viewer) as tx:
-        article = await tx.one(TAKE_NUMBER, at=path_text(request, "slug", "article"))
+        article = await tx.one(TAKE_NUMBER, at=slug)
         if article is None:
             raise not_found("article")
         author = await tx.one(AUTHOR, user_id=viewer)
@@ -54,26 +55,26 @@ async def add(request: Request) -> Json:
             raise unauthorized("is invalid")
         row = {"number": article.last_comment, "created_at": now(), "body": new.body}
         await tx.execute(ADD_COMMENT, article_id=article.id, author_id=viewer, **row)
-        og.cache.invalidate(changes.comments(article.id))
+        og.cache.invalidate(changes.comments(slug))
     return Json({"comment": direct.comment_of(**row, **dict(author))}, 201)
 
 
 async def delete(request: Request) -> Response:
     viewer = known_viewer(request)
+    slug = path_text(request, "slug", "article")
     async with og.db.write(key=viewer) as tx:
-        key = await _own_comment(tx, request, viewer)
+        key = await _own_comment(tx, slug, request.path_params["number"], viewer)
         await tx.execute(DELETE_COMMENT, **key)
-        og.cache.invalidate(changes.comments(key["article_id"]))
+        og.cache.invalidate(changes.comments(slug))
     return Response(status_code=204)
 
 
-async def _own_comment(tx: Writer, request: Request, viewer: int) -> dict[str, Any]:
+async def _own_comment(tx: Writer, slug: str, text: str, viewer: int) -> dict[str, Any]:
     """The key of the comment at the address. Raises Problem 404 for the article, then for the comment,
     and 403 when somebody else has written it."""
-    article_id = await tx.value(ARTICLE_ID, slug=path_text(request, "slug", "article"))
+    article_id = await tx.value(ARTICLE_ID, slug=slug)
     if article_id is None:
         raise not_found("article")
-    text: str = request.path_params["number"]
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
     key = {"article_id": article_id, "number": number}
     comment = await tx.one(COMMENT, **key) if number <= NUMBER_MAX else None

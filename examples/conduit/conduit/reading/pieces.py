@@ -10,13 +10,14 @@ and its reader's set, and no list is asked for again. The answers are byte for b
 a test holds the two against each other.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Raw
 
 from conduit import changes, og
+from conduit.blocks import Reader
 from conduit.documents import HOLE, Article, Comment, Profile, Summary, encode_with_holes
 from conduit.problems import Problem, not_found
 from conduit.reading import direct, statements
@@ -116,7 +117,7 @@ async def comments(slug: str, viewer: int | None) -> bytes:
     _, follows = await _tastes(viewer)
     if follows is None:
         return await direct.comments(slug, viewer)
-    written = await _comments((await _article(slug)).id)
+    written = await _comments(slug)
     authors = await _profiles(author_id for author_id, _, _ in written)
     shown = [
         b"".join((head, authors[author_id], TRUE if author_id in follows else FALSE, b"}", tail))
@@ -125,13 +126,15 @@ async def comments(slug: str, viewer: int | None) -> bytes:
     return b"".join((b'{"comments":[', b",".join(shown), b"]}"))
 
 
-async def _comments(article_id: int) -> list[tuple[int, bytes, bytes]]:
+async def _comments(slug: str) -> list[tuple[int, bytes, bytes]]:
     async def load() -> list[tuple[int, bytes, bytes]]:
         async with og.db.read() as tx:
-            rows = await tx.all(statements.COMMENT_PIECES, article_id=article_id)
-        return [_comment(*row) for row in rows]
+            rows = await tx.all(statements.COMMENT_PIECES, slug=slug)
+        if not rows:
+            raise not_found("article")
+        return [_comment(*row) for row in rows if row[0] is not None]
 
-    return await og.cache.get(changes.comments(article_id), load, ttl=TTL)
+    return await og.cache.get(changes.comments(slug), load, ttl=TTL)
 
 
 def _comment(author_id: int, number: int, created_at: str, body: str) -> tuple[int, bytes, bytes]:
@@ -262,7 +265,7 @@ async def _listing(pairs: tuple[tuple[int, int], ...]) -> Listing:
 
 async def _load_summaries(names: list[str]) -> dict[str, Piece]:
     async with og.db.read() as tx:
-        rows = await tx.all(statements.SUMMARY_PIECES, ids=_ids_in(names))
+        rows = await _by_ids(tx, statements.summary_pieces, names)
     return {changes.article(row[0]): _summary(*row) for row in rows}
 
 
@@ -291,16 +294,17 @@ async def _profiles(user_ids: Iterable[int]) -> dict[int, bytes]:
 
 async def _load_profiles(names: list[str]) -> dict[str, bytes]:
     async with og.db.read() as tx:
-        rows = await tx.all(statements.PROFILE_PIECES, ids=_ids_in(names))
+        rows = await _by_ids(tx, statements.profile_pieces, names)
     return {
         changes.profile(user_id): encode_with_holes(Profile(username, bio, image, HOLE))[0]
         for user_id, username, bio, image in rows
     }
 
 
-def _ids_in(names: list[str]) -> list[int]:
-    """The ids in names like "article:17"."""
-    return [int(name.partition(":")[2]) for name in names]
+async def _by_ids(tx: Reader, statement: Callable[[int], statements.Query], names: list[str]) -> list[Any]:
+    """The rows for names like "article:17"."""
+    parameters = statements.parameters_of([int(name.partition(":")[2]) for name in names])
+    return await tx.all(statement(len(parameters)), **parameters)
 
 
 # --- What one reader does, and what those whom they follow have written.
@@ -343,7 +347,7 @@ async def _timelines(authors: frozenset[int]) -> list[Timeline]:
 
 async def _load_timelines(names: list[str]) -> Mapping[str, Timeline]:
     async with og.db.read() as tx:
-        rows = await tx.all(statements.TIMELINES, ids=_ids_in(names))
+        rows = await _by_ids(tx, statements.timelines, names)
     found: dict[str, tuple[int, list[Any]]] = {}
     for author_id, count, article_id in rows:
         _, written = found.setdefault(f"timeline:{author_id}", (count, []))

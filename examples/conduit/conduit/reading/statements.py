@@ -4,6 +4,7 @@ Each is built once and compiled once; `personal` ones also tell what the reader 
 and whom they follow. No answer counts rows, except of two filters at once, where no count is kept.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -197,39 +198,68 @@ def _whole(matching: Query, total: ColumnElement[int], personal: bool) -> Query:
 
 # --- For the cache: things by their ids, the same for every reader.
 
+ID_COUNTS = (1, 5, 20, 100, 200)
+
+
+def parameters_of(ids: Sequence[int]) -> dict[str, int]:
+    """Ids as the parameters of a statement that takes so many of them, or a few more: the last is repeated.
+
+    IN with a list of its own length each time would be another text each time, which neither SQLAlchemy
+    nor the server could prepare.
+    """
+    count = next(count for count in ID_COUNTS if count >= len(ids))
+    return {f"id{place}": ids[min(place, len(ids) - 1)] for place in range(count)}
+
+
+def _among(column: sa.Column[int], count: int) -> ColumnElement[bool]:
+    return column.in_([bindparam(f"id{place}", type_=sa.BigInteger) for place in range(count)])
+
+
 ARTICLE_PIECE = sa.select(
     articles.c.id, articles.c.author_id, *SUMMARY, articles.c.body, articles.c.favorites_count
 ).where(articles.c.slug == SLUG)
-SUMMARY_PIECES = sa.select(articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count).where(
-    articles.c.id.in_(bindparam("ids", expanding=True))
-)
-PROFILE_PIECES = sa.select(users.c.id, *AUTHOR).where(users.c.id.in_(bindparam("ids", expanding=True)))
+
+
+@cache
+def summary_pieces(count: int) -> Query:
+    """Articles as lists show them, by id."""
+    columns = (articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count)
+    return sa.select(*columns).where(_among(articles.c.id, count))
+
+
+@cache
+def profile_pieces(count: int) -> Query:
+    """Users, by id."""
+    return sa.select(users.c.id, *AUTHOR).where(_among(users.c.id, count))
+
+
+@cache
+def timelines(count: int) -> Query:
+    """How many articles each of these authors has, and the newest ids; one row without an id for none."""
+    rank = sa.func.row_number().over(partition_by=articles.c.author_id, order_by=articles.c.id.desc())
+    ranked = (
+        sa.select(articles.c.author_id, articles.c.id, rank.label("rank"))
+        .where(_among(articles.c.author_id, count))
+        .subquery("ranked")
+    )
+    newest = sa.and_(ranked.c.author_id == users.c.id, ranked.c.rank <= TIMELINE_LENGTH)
+    return (
+        sa.select(users.c.id.label("author_id"), users.c.articles_count, ranked.c.id)
+        .select_from(users)
+        .outerjoin(ranked, newest)
+        .where(_among(users.c.id, count))
+        .order_by(users.c.id, ranked.c.id.desc())
+    )
+
+
 COMMENT_PIECES = (
     sa.select(comments.c.author_id, comments.c.number, comments.c.created_at, comments.c.body)
-    .where(comments.c.article_id == bindparam("article_id"))
+    .select_from(articles)
+    .outerjoin(comments, comments.c.article_id == articles.c.id)
+    .where(articles.c.slug == SLUG)
     .order_by(comments.c.number.desc())
     .limit(COMMENTS_MAX)
 )
 USER_NAMED = sa.select(users.c.id).where(users.c.username == bindparam("username"))
 FAVORITES_OF = sa.select(favorites.c.article_id).where(favorites.c.user_id == VIEWER).limit(bindparam("most"))
 FOLLOWED_BY = sa.select(follows.c.followee_id).where(follows.c.follower_id == VIEWER).limit(bindparam("most"))
-
-_ranked = (
-    sa.select(
-        articles.c.author_id,
-        articles.c.id,
-        sa.func.row_number()
-        .over(partition_by=articles.c.author_id, order_by=articles.c.id.desc())
-        .label("rank"),
-    )
-    .where(articles.c.author_id.in_(bindparam("ids", expanding=True)))
-    .subquery("ranked")
-)
-TIMELINES = (
-    sa.select(users.c.id.label("author_id"), users.c.articles_count, _ranked.c.id)
-    .select_from(users)
-    .outerjoin(_ranked, sa.and_(_ranked.c.author_id == users.c.id, _ranked.c.rank <= TIMELINE_LENGTH))
-    .where(users.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(users.c.id, _ranked.c.id.desc())
-)
-"""The newest ids of each of these authors, and how many articles each has written."""
