@@ -39,7 +39,13 @@ class Outcome(NamedTuple):
 
     @property
     def document(self) -> Any:
+        """The only line of JSON."""
         return msgspec.json.decode(self.out)
+
+    @property
+    def events(self) -> list[Any]:
+        """All lines of JSON."""
+        return [msgspec.json.decode(line) for line in self.out.splitlines()]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -69,8 +75,9 @@ def fails(*arguments: str | Path, code: int, cwd: Path | None = None) -> str:
     """Call the command, which must fail so; returns what it said, which must say what to do."""
     outcome = run(*arguments, cwd=cwd)
     assert outcome.code == code, outcome
-    assert outcome.err.startswith("error: "), outcome.err
-    return outcome.err
+    before, mark, said = f"\n{outcome.err}".rpartition("\nerror: ")
+    assert mark and "error: " not in before, outcome.err
+    return said
 
 
 def free_port() -> int:
@@ -94,17 +101,41 @@ def answers(url: str) -> bool:
         return False
 
 
+def post(url: str, document: object) -> dict[str, str]:
+    request = urllib.request.Request(url, msgspec.json.encode(document), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=5) as response:
+        assert response.status == 201
+        return msgspec.json.decode(response.read(), type=dict[str, str])
+
+
+def get(url: str) -> dict[str, list[dict[str, object]]]:
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return msgspec.json.decode(response.read(), type=dict[str, list[dict[str, object]]])
+
+
+def fleet_processes(directory: Path) -> list[int]:
+    """Processes that run in this directory."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")).is_relative_to(directory):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
 class Foreground:
     """`outgrow up` as somebody runs it in a terminal window."""
 
-    def __init__(self, directory: Path, *arguments: str, port: int | None = None) -> None:
+    def __init__(self, directory: Path, *arguments: str, port: int | None = None, **variables: str) -> None:
         self.port = port if port is not None else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = directory.parent / f"{directory.name}.output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*COMMAND, "up", str(directory), "--port", str(self.port), *arguments],
-                env=environment(),
+                env=environment(**variables),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -115,12 +146,16 @@ class Foreground:
     def said(self) -> str:
         return self.output.read_text()
 
-    def wait_ready(self) -> None:
-        def ready() -> bool:
+    def wait_said(self, text: str) -> None:
+        def said() -> bool:
             assert self.process.poll() is None, self.said
-            return answers(f"{self.url}/health")
+            return text in self.said
 
-        wait_until(ready, f"an answer from {self.url}\n{self.said}")
+        wait_until(said, f"{text!r} in\n{self.said}")
+
+    def wait_ready(self) -> None:
+        self.wait_said("Ctrl-C stops it")
+        assert answers(f"{self.url}/health")
 
     def interrupt(self) -> int:
         """Ctrl-C."""
@@ -160,10 +195,24 @@ def up() -> Iterator[Callable[..., Foreground]]:
     """Runs `outgrow up DIR` in the foreground, and ends it after the test."""
     started: list[Foreground] = []
 
-    def start(directory: Path, *arguments: str, port: int | None = None) -> Foreground:
-        started.append(Foreground(directory, *arguments, port=port))
+    def start(directory: Path, *arguments: str, port: int | None = None, **variables: str) -> Foreground:
+        started.append(Foreground(directory, *arguments, port=port, **variables))
         return started[-1]
 
     yield start
     for each in started:
         each.end()
+
+
+@pytest.fixture
+def detached() -> Iterator[Callable[..., Outcome]]:
+    """Runs `outgrow up DIR --detach`, and `outgrow down` after the test."""
+    directories: list[Path] = []
+
+    def start(directory: Path, *arguments: str) -> Outcome:
+        directories.append(directory)
+        return run("up", directory, "--detach", *arguments)
+
+    yield start
+    for directory in directories:
+        run("down", directory)

@@ -30,6 +30,13 @@ def test_every_command_has_help_and_json(name: str) -> None:
     assert all(getattr(each, "help", None) for each in command.params if isinstance(each, click.Option))
 
 
+@pytest.mark.parametrize("name", group.COMMANDS)
+def test_the_help_of_every_command(name: str) -> None:
+    outcome = run(name, "--help")
+    assert outcome.code == 0 and outcome.out.startswith(f"Usage: outgrow {name}")
+    assert "--json" in outcome.out and outcome.out == run(name, "-h").out
+
+
 def test_help_imports_no_command() -> None:
     code = (
         "import sys; from outgrow.cli.run import run; run(['--help'])\n"

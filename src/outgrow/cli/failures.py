@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from outgrow.cli.console import Console, bad
-from outgrow.errors import Misuse, NodeFailed, OutgrowError, TopologyError
+from outgrow.errors import Misuse, NodeFailed, OutgrowError, ScenarioError, TopologyError
 
 TRACEBACK = "OUTGROW_TRACEBACK"
 """Set to anything, it shows where an error came from: for bug reports and for work on Outgrow."""
@@ -58,7 +58,7 @@ def facts(error: OutgrowError) -> dict[str, Any]:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
-    if isinstance(error, TopologyError) and hasattr(error, "problems"):
+    if isinstance(error, TopologyError | ScenarioError) and hasattr(error, "problems"):
         told["source"] = error.source
         told["problems"] = [
             {"line": each.line, "path": each.path, "message": each.message, "hint": each.hint}

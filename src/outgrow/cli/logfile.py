@@ -1,12 +1,14 @@
 """Reading the nodes' log files: the last lines, and what is added, across rotations.
 
-A fleet writes .outgrow/logs/NODE.log; when it is large, it copies it to NODE.log.1 and cuts it to
-nothing. The files are read and not the running supervisor asked, because they are most wanted when
-nothing runs any more.
+A fleet writes .outgrow/logs/NODE.log; when it is large, the supervisor copies it to NODE.log.1 and cuts
+it to nothing, while it holds a lock on it (supervisor/logs.py). The files are read and not the running
+supervisor asked, because they are most wanted when nothing runs any more.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import BinaryIO
 
 SUFFIX = ".log"
 _BLOCK = 64 * 1024
+_TRACE = 256
+"""So many bytes are enough to know again the place up to which a file was read."""
 
 
 def nodes(logs: Path) -> list[str]:
@@ -21,45 +25,116 @@ def nodes(logs: Path) -> list[str]:
     return sorted(each.name.removesuffix(SUFFIX) for each in logs.glob(f"*{SUFFIX}"))
 
 
-def last_lines(path: Path, count: int) -> list[str]:
-    """The last `count` lines, read from the end; into the file before the rotation if need be."""
-    lines = _last_lines(path, count)
-    older = path.with_name(f"{path.name}.1")
-    if len(lines) < count and older.exists():
-        lines = _last_lines(older, count - len(lines)) + lines
-    return [line.decode("utf-8", "replace") for line in lines]
+def last_lines(path: Path, count: int, *, end: int | None = None) -> list[str]:
+    """The last `count` lines up to the byte `end`; from the file before the rotation too if need be."""
+    if not count:
+        return []
+    tail = _tail(path, count, end)
+    older = _older(path)
+    if tail.count(b"\n") <= count and older.exists():
+        tail = _tail(older, count - tail.count(b"\n"), None) + tail
+    return _decoded(tail.removesuffix(b"\n").split(b"\n"))[-count:] if tail else []
 
 
 class Follower:
-    """What is added to one log from now on, complete lines alone."""
+    """What is added to one log from now on, complete lines alone.
+
+    No line is lost or doubled over a rotation, however often `read` is called, as long as that is once
+    between two rotations; else what the file cut in between held is missing.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("rb")
-        self._position = self._file.seek(0, os.SEEK_END)
+        with self._held():
+            self._rotation = self._last_rotation()
+            self._position = _after_last_line(self._file)
+            known = min(self._position, _TRACE)
+            self._trace = os.pread(self._file.fileno(), known, self._position - known)
+        self.begin = self._position
+        """Lines from here on are still to come; those before are `last_lines(..., end=begin)`."""
         self._rest = b""
 
     def read(self) -> list[str]:
         """The lines since the last call."""
-        if os.fstat(self._file.fileno()).st_size < self._position:
-            self._position = self._file.seek(0)  # cut to nothing, because it had grown too large
-        added = self._file.read()
+        with self._held():
+            older = self._rest_of_older()
+            added = self._read(self._file, self._position)
         self._position += len(added)
-        *lines, self._rest = (self._rest + added).split(b"\n")
-        return [line.decode("utf-8", "replace") for line in lines]
+        self._trace = (self._trace + added)[-_TRACE:]
+        *lines, self._rest = (self._rest + older + added).split(b"\n")
+        return _decoded(lines)
+
+    def _rest_of_older(self) -> bytes:
+        """What was not read yet of the file that has been cut since the last call, if it was."""
+        rotation = self._last_rotation()
+        rotated = rotation not in (self._rotation, None)
+        if not rotated and os.fstat(self._file.fileno()).st_size >= self._position:
+            return b""
+        before, trace, rest = self._position, self._trace, self._rest
+        self._rotation, self._position, self._trace, self._rest = rotation, 0, b"", b""
+        if not rotated:  # cut by hand
+            return b""
+        with _older(self._path).open("rb") as older:
+            known = self._read(older, before - len(trace))
+            if known.startswith(trace):
+                self._rest = rest
+                return known[len(trace) :]
+            return self._read(older, 0)  # rotated more than once
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _last_rotation(self) -> tuple[int, int] | None:
+        """Differs after each rotation."""
+        try:
+            status = _older(self._path).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    @staticmethod
+    def _read(file: BinaryIO, start: int) -> bytes:
+        file.seek(start)
+        return file.read()
 
 
-def _last_lines(path: Path, count: int) -> list[bytes]:
+def _older(path: Path) -> Path:
+    return path.with_name(f"{path.name}.1")
+
+
+def _decoded(lines: list[bytes]) -> list[str]:
+    return [line.decode("utf-8", "replace") for line in lines]
+
+
+def _tail(path: Path, count: int, end: int | None) -> bytes:
+    """At least the last `count` lines, if there are as many."""
     with path.open("rb") as file:
         tail = b""
-        for block in _blocks_backwards(file):
+        for block in _blocks_backwards(file, end):
             tail = block + tail
             if tail.count(b"\n") > count:
                 break
-    return tail.splitlines()[-count:] if count else []
+    return tail
 
 
-def _blocks_backwards(file: BinaryIO) -> Iterator[bytes]:
+def _after_last_line(file: BinaryIO) -> int:
+    """Where the last complete line ends."""
     position = file.seek(0, os.SEEK_END)
+    for block in _blocks_backwards(file, position):
+        position -= len(block)
+        if (found := block.rfind(b"\n")) >= 0:
+            return position + found + 1
+    return 0
+
+
+def _blocks_backwards(file: BinaryIO, end: int | None) -> Iterator[bytes]:
+    position = file.seek(0, os.SEEK_END) if end is None else end
     while position > 0:
         start = max(0, position - _BLOCK)
         file.seek(start)

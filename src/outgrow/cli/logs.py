@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -40,7 +41,8 @@ def command(
     followers = (
         {name: logfile.Follower(folder / f"{name}{logfile.SUFFIX}") for name in shown} if follow else {}
     )
-    for name, line in _merged(folder, shown, lines):
+    ends = {name: follower.begin for name, follower in followers.items()}
+    for name, line in _merged(folder, shown, lines, ends):
         printer.print(name, line)
     while follow:
         for name, follower in followers.items():
@@ -84,12 +86,14 @@ def _chosen(folder: Path, node: str | None) -> list[str]:
     return [node]
 
 
-def _merged(folder: Path, nodes: list[str], count: int) -> list[tuple[str, str]]:
-    """The last `count` lines of all nodes together, in the order of time."""
+def _merged(folder: Path, nodes: list[str], count: int, ends: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The last `count` lines of all nodes together, in the order of time; `ends` limits a log."""
     lines = [
         (moment, node, line)
         for node in nodes
-        for moment, line in _timed(logfile.last_lines(folder / f"{node}{logfile.SUFFIX}", count))
+        for moment, line in _timed(
+            logfile.last_lines(folder / f"{node}{logfile.SUFFIX}", count, end=ends.get(node))
+        )
     ]
     lines.sort(key=lambda each: each[0])
     return [(node, line) for _, node, line in lines[len(lines) - count if count < len(lines) else 0 :]]

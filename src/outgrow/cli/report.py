@@ -38,6 +38,7 @@ class Report:
         self._began = began
         self._detached = detached
         self._progress = Progress(sys.stderr, live=console.live)
+        self._under_way: set[str] = set()
         self.is_ready = False
 
     def change(self, change: Change) -> None:
@@ -85,12 +86,14 @@ class Report:
         self._console.document({"event": name, **facts})
 
     def _step(self, change: Change) -> None:
+        text = change.text or change.state
         if change.state in ("starting", "stopping"):
-            self._progress.start(change.node, change.text or change.state)
-        elif change.state in ("ready", "done", "stopped"):
-            self._progress.done(change.node, change.text or change.state)
-        elif change.state == "failed":
-            self._progress.failed(change.node, change.text or change.state)
+            self._under_way.add(change.node)
+            self._progress.start(change.node, text)
+        elif change.node in self._under_way:  # else it had not begun, and nothing is to be told of its end
+            self._under_way.discard(change.node)
+            end = self._progress.failed if change.state == "failed" else self._progress.done
+            end(change.node, text)
 
     def _while_running(self, change: Change) -> None:
         text = f": {change.text}" if change.text else ""
