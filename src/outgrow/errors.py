@@ -3,6 +3,7 @@
     OutgrowError                     exit code 1 when it ends a command
     ├── Misuse                       exit code 2: what was typed, written or called is wrong
     │   ├── TopologyError            outgrow.toml, every mistake at once
+    │   ├── ScenarioError            a scenario file of `outgrow load`, every mistake at once
     │   ├── NotBuiltYet              a stage of the ladder that this version does not have
     │   ├── StatementError           a statement the fast path cannot run
     │   ├── OutsideUnitOfWork        enqueue() with no open write block
@@ -62,7 +63,7 @@ class Misuse(OutgrowError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in outgrow.toml: where it stands, what it is, what would be right."""
+    """One mistake in a file: where it stands, what it is, what would be right."""
 
     path: str
     message: str
@@ -81,9 +82,16 @@ class TopologyError(Misuse):
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        count = len(self.problems)
-        lines = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__(f"{source}: {count} mistake{'s' if count != 1 else ''}\n{lines}")
+        super().__init__(_list(source, self.problems))
+
+
+class ScenarioError(Misuse):
+    """A scenario file of `outgrow load` is wrong; `problems` lists every mistake, in the file's order."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__(_list(source, self.problems))
 
 
 class NotBuiltYet(Misuse):
@@ -237,6 +245,12 @@ class NotNullViolation(IntegrityError):
 
 class CheckViolation(IntegrityError):
     """A CHECK constraint refused the row."""
+
+
+def _list(source: str, problems: Sequence[Problem]) -> str:
+    count = len(problems)
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return f"{source}: {count} mistake{'s' if count != 1 else ''}\n{lines}"
 
 
 def tell(error: OutgrowError) -> str:
