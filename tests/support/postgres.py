@@ -47,6 +47,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class PostgresServer:
     """A server of its own folder and port. `stop` leaves nothing behind."""
 
@@ -94,10 +101,21 @@ class PostgresServer:
 
     def kill(self) -> None:
         """The power is gone: every process of it dies at once."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
+        if self.process is None:
+            return
+        postmaster = self.process.pid
+        os.kill(postmaster, signal.SIGSTOP)  # so that it has no more children than those seen here
+        children = [
+            int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        ]
+        for pid in (postmaster, *children):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+        deadline = time.monotonic() + 30
+        while any(map(_lives, children)):  # the last of them frees the shared memory
+            assert time.monotonic() < deadline, f"some of {children} do not die"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """End it and remove its folder."""
