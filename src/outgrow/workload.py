@@ -66,12 +66,14 @@ class Workload(msgspec.Struct, frozen=True):
     A `job` must exit with 0 before anything that comes after it starts; a `service` must become
     ready and is kept alive. `listen` sockets are opened by the supervisor and inherited (the
     environment's OUTGROW_LISTEN_FDS has their descriptors, with commas between them), so a restart
-    refuses no connection. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
+    refuses no connection. `tier` is where it is drawn: "application", "database"; jobs and what only
+    watches have none. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
     """
 
     name: str
     argv: tuple[str, ...]
     kind: Literal["service", "job"] = "service"
+    tier: str = ""
     environment: dict[str, str] = {}
     files: tuple[File, ...] = ()
     directory: str | None = None

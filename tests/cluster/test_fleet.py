@@ -31,7 +31,11 @@ def test_one_life(make_fleet: MakeFleet) -> None:
     ready = fleet.start()
     assert ready.url == fleet.url and ready.stage == "single-server" and ready.epoch == 1
     states = [(change.node, change.state) for change in fleet.changes]
-    assert states == [("migrate", "starting"), ("migrate", "done"), ("app", "starting"), ("app", "ready")]
+    assert states == [
+        *(("migrate", "starting"), ("migrate", "done")),
+        *(("app", "starting"), ("app", "ready")),
+        *(("dashboard", "starting"), ("dashboard", "ready")),
+    ]
 
     note = fleet.write("hello")
     assert fleet.read(note) == "hello"

@@ -109,7 +109,8 @@ class Report:
             "`outgrow logs -f` follows it, `outgrow down` stops it" if self._detached else "Ctrl-C stops it"
         )
         url = click.style(status.url, fg="cyan", underline=True)
+        page = click.style(status.dashboard or "", fg="cyan", underline=True)
         return (
             f"\n{strong(status.application)} runs at stage {number}, {status.stage}, {took}\n\n"
-            f"    {url}    {dim(after)}\n"
+            f"    {url}    {dim(after)}\n" + (f"    {page}    {dim('the dashboard')}\n" if page else "")
         )

@@ -35,11 +35,12 @@ def command(directory: Path | None, as_json: bool) -> int:
     from outgrow import cluster
 
     status = asyncio.run(cluster.status(application.fleet_directory(directory)))
-    Console(as_json=as_json).result(status, _text(status))
+    Console(as_json=as_json).result(status, text(status))
     return 1 if any(node.state == "failed" for node in status.nodes) else 0
 
 
-def _text(status: Status) -> str:
+def text(status: Status) -> str:
+    """The fleet for people: jobs that are done are left out, a failed node says why."""
     from outgrow import stages
 
     number = stages.find(status.stage).number
@@ -49,7 +50,8 @@ def _text(status: Status) -> str:
     rows = table(_HEADINGS, [_row(node) for node in nodes], right=_FIGURES)
     reasons = [f"\n{bad(node.name)} {node.text}" for node in nodes if node.state == "failed" and node.text]
     supervisor = dim(f"supervisor {status.supervisor_pid}, epoch {status.epoch}")
-    return f"{head}\n{click.style(status.url, fg='cyan')}   {supervisor}\n\n{rows}{''.join(reasons)}"
+    page = f"\n{click.style(status.dashboard, fg='cyan')}   {dim('dashboard')}" if status.dashboard else ""
+    return f"{head}\n{click.style(status.url, fg='cyan')}   {supervisor}{page}\n\n{rows}{''.join(reasons)}"
 
 
 def _row(node: NodeStatus) -> tuple[str, ...]:

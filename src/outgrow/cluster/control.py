@@ -1,6 +1,6 @@
 """The control socket of a running fleet: one JSON line asks, JSON lines answer, the end closes.
 
-{"command": "status"}  ->  {"status": {...}}
+{"command": "status"}  ->  {"status": {...}}     with "measured": false nobody's CPU and memory is looked at
 {"command": "down"}    ->  {"change": {...}} ... until everything has ended
 """
 
@@ -31,6 +31,7 @@ class Request(msgspec.Struct):
     """What is asked."""
 
     command: Literal["status", "down"]
+    measured: bool = True
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -44,7 +45,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 class Control:
     """The socket's server side. `status` is asked for each time; `stop` is called by `down`."""
 
-    def __init__(self, path: Path, status: Callable[[], Status], stop: Callable[[], None]) -> None:
+    def __init__(self, path: Path, status: Callable[[bool], Status], stop: Callable[[], None]) -> None:
         self._path = path
         self._status = status
         self._stop = stop
@@ -82,7 +83,7 @@ class Control:
                 self._watching.add(writer)
                 self._stop()
                 return
-            answer = Answer(status=await asyncio.to_thread(self._status))
+            answer = Answer(status=await asyncio.to_thread(self._status, request.measured))
         except (msgspec.DecodeError, TimeoutError, ValueError) as error:
             answer = Answer(error=f"not a request: {error}")
         except (OSError, asyncio.CancelledError):
@@ -94,12 +95,15 @@ class Control:
         writer.close()
 
 
-async def status(directory: Path) -> Status:
-    """What runs in this directory. Raises FleetNotRunning, or FleetError when the fleet does not answer."""
+async def status(directory: Path, *, measured: bool = True) -> Status:
+    """What runs in this directory. Raises FleetNotRunning, or FleetError when the fleet does not answer.
+
+    `measured`: with each node's CPU and memory, of which the CPU is since the last time somebody asked.
+    """
     state = State(directory)
     _require_running(state)
     async with asyncio.timeout(ANSWER_WITHIN_S):
-        async for answer in _ask(state, "status"):
+        async for answer in _ask(state, Request("status", measured)):
             if answer.status is not None:
                 return answer.status
     raise FleetError(
@@ -116,7 +120,7 @@ async def down(directory: Path, *, tell: Tell) -> bool:
     if state.holder() is None:
         return await asyncio.to_thread(_end_orphans, state)
     with contextlib.suppress(FleetError):
-        async for answer in _ask(state, "down"):
+        async for answer in _ask(state, Request("down")):
             if answer.change is not None:
                 tell(answer.change)
     await _until_released(state)
@@ -151,7 +155,7 @@ async def _until_released(state: State) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _ask(state: State, command: str) -> AsyncIterator[Answer]:
+async def _ask(state: State, request: Request) -> AsyncIterator[Answer]:
     try:
         reader, writer = await asyncio.open_unix_connection(state.control)
     except OSError as error:
@@ -161,7 +165,7 @@ async def _ask(state: State, command: str) -> AsyncIterator[Answer]:
             hint="it may be starting or stopping: try again; else `kill` its supervisor",
         ) from None
     try:
-        writer.write(msgspec.json.encode({"command": command}) + b"\n")
+        writer.write(msgspec.json.encode(request) + b"\n")
         await writer.drain()
         while line := await reader.readline():
             yield msgspec.json.decode(line, type=Answer)

@@ -15,10 +15,12 @@ from outgrow.cluster.control import Control
 from outgrow.cluster.measure import Meter
 from outgrow.cluster.state import State
 from outgrow.cluster.status import NodeStatus, Status
-from outgrow.supervisor import orphans
+from outgrow.engines import dashboard
+from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Change, Node, Supervisor
 from outgrow.topology import Topology
+from outgrow.workload import Address, Workload
 
 Tell = Callable[[Change], None]
 
@@ -43,7 +45,7 @@ class Fleet:
             await asyncio.to_thread(self._end_orphans, tell)
             planned = await asyncio.to_thread(self._plan)
             endpoints.write(self._state.placement().endpoints, planned.document)
-            control = Control(self._state.control, self.status, stop.set)
+            control = Control(self._state.control, lambda measured: self.status(measured=measured), stop.set)
 
             def told(change: Change) -> None:
                 tell(change)
@@ -68,8 +70,8 @@ class Fleet:
             self._state.ended()
             await control.close()
 
-    def status(self) -> Status:
-        """How it is now."""
+    def status(self, *, measured: bool = True) -> Status:
+        """How it is now; without `measured` no node's CPU and memory."""
         application = self._topology.application
         return Status(
             application=application.name,
@@ -78,20 +80,25 @@ class Fleet:
             url=f"http://{_in_url(application.host)}:{application.port}",
             since=self._since,
             supervisor_pid=os.getpid(),
-            nodes=tuple(self._node(name, node) for name, node in list(self._nodes.items())),
+            nodes=tuple(self._node(name, node, measured) for name, node in list(self._nodes.items())),
+            dashboard=self._dashboard_url(),
         )
 
-    def _node(self, name: str, node: Node) -> NodeStatus:
+    def _dashboard_url(self) -> str | None:
+        node = self._nodes.get(dashboard.NAME)
+        return f"http://{node.workload.listen[0]}" if node is not None else None
+
+    def _node(self, name: str, node: Node, measured: bool) -> NodeStatus:
         workload = node.workload
-        probe = workload.readiness
         pid = node.pid
-        cpu, memory = self._meter.look(pid) if pid is not None else (None, None)
+        cpu, memory = self._meter.look(pid) if measured and pid is not None else (None, None)
         return NodeStatus(
             name=name,
             kind=workload.kind,
             state=node.state,
             pid=pid,
-            address=str(probe.address) if probe is not None and probe.address is not None else None,
+            address=_address(workload),
+            tier=workload.tier,
             restarts=node.restarts,
             since=node.since,
             cpu=cpu,
@@ -113,7 +120,18 @@ class Fleet:
 
             host = self._state.free_host(PORT)
         self._state.keep_secrets(self._topology)
-        return plan.plan(self._topology, self._state.placement(host), epoch=self._state.next_epoch())
+        return plan.plan(
+            self._topology,
+            self._state.placement(host),
+            epoch=self._state.next_epoch(),
+            dashboard_port=self._dashboard_port(),
+        )
+
+    def _dashboard_port(self) -> int:
+        """Its usual port; another where that is taken and nobody has asked for it by name."""
+        usual = dashboard.usual_port(self._topology)
+        asked_for = self._topology.dashboard.port is not None
+        return usual if asked_for else ports.free_port(Address(dashboard.HOST, usual))
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -144,6 +162,13 @@ async def _whatever_happens(work: Coroutine[Any, Any, None]) -> None:
     await task
     if cancelled:
         raise asyncio.CancelledError
+
+
+def _address(workload: Workload) -> str | None:
+    """Where it can be reached."""
+    probe = workload.readiness
+    address = probe.address if probe is not None else None
+    return str(address or next(iter(workload.listen), "")) or None
 
 
 def _in_url(host: str) -> str:

@@ -11,6 +11,7 @@ from outgrow.cluster.state import State
 from outgrow.endpoints import Endpoints
 from outgrow.engines import Placement
 from outgrow.engines.application import Application
+from outgrow.engines.dashboard import Dashboard
 from outgrow.errors import FleetNotRunning
 from outgrow.topology import Topology
 from outgrow.workload import Workload
@@ -28,7 +29,7 @@ def runs_postgres(topology: Topology) -> bool:
     return topology.database.engine == "postgres" and topology.database.url is None
 
 
-def plan(topology: Topology, placement: Placement, *, epoch: int) -> Plan:
+def plan(topology: Topology, placement: Placement, *, epoch: int, dashboard_port: int) -> Plan:
     """What this topology needs at this place. Raises EngineMissing."""
     application = Application(topology, placement)
     servers: tuple[Workload, ...] = ()
@@ -46,7 +47,8 @@ def plan(topology: Topology, placement: Placement, *, epoch: int) -> Plan:
         database_url=url,
         secrets_file=str(placement.secrets),
     )
-    return Plan((*servers, *application.workloads()), document)
+    dashboard = Dashboard(topology, placement, dashboard_port)
+    return Plan((*servers, *application.workloads(), *dashboard.workloads()), document)
 
 
 def migration_variables(topology: Topology, directory: Path) -> dict[str, str]:

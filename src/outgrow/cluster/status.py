@@ -21,6 +21,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     cpu: float | None = None
     memory: int | None = None
     text: str = ""
+    tier: str = ""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -33,3 +34,4 @@ class Status(msgspec.Struct, frozen=True):
     since: float
     supervisor_pid: int
     nodes: tuple[NodeStatus, ...]
+    dashboard: str | None = None

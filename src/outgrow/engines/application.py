@@ -37,6 +37,7 @@ class Application:
             ),
             Workload(
                 name="app",
+                tier="application",
                 argv=(sys.executable, "-m", SERVE),
                 environment={**self._variables(), "OUTGROW_APP": self._settings.app},
                 directory=str(self._place.application),

@@ -80,6 +80,7 @@ class Postgres:
         access = self._place.data / "postgres-access.conf"
         return Workload(
             name="postgres",
+            tier="database",
             argv=(
                 str(self._installation.programs / "postgres"),
                 "-D",

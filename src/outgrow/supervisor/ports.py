@@ -39,6 +39,14 @@ def is_free(address: Address) -> bool:
     return True
 
 
+def free_port(usual: Address) -> int:
+    """The port of this address if it is free, else any free one."""
+    if is_free(usual):
+        return usual.port
+    with socket.create_server((usual.host, 0), family=_family(usual.host)) as probe:
+        return int(probe.getsockname()[1])
+
+
 def loopback_host(fleet: int, node: int) -> str:
     """The address of a node as its own host: 127.A.B.node, with A and B of the fleet.
 

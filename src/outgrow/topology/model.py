@@ -46,6 +46,7 @@ DURATION = Meta(
 
 Duration = Annotated[float, DURATION]
 Text = Annotated[str, Meta(min_length=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Secret = Annotated[str, Meta(min_length=32)]
 ImportName = Annotated[str, Meta(pattern=_whole(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*"), examples=["app:app"])]
 VariableName = Annotated[str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), examples=["LOG_LEVEL"])]
@@ -85,7 +86,7 @@ class Application(Section, frozen=True):
     host: Annotated[Text, Meta(description="address to listen on; loopback unless you say otherwise")] = (
         "127.0.0.1"
     )
-    port: Annotated[int, Meta(ge=1, le=65535, description="port to listen on")] = 8000
+    port: Annotated[Port, Meta(description="port to listen on")] = 8000
     consistency: Annotated[
         Literal["strong", "session", "eventual"], Meta(description="how fresh reads are by default")
     ] = "session"
@@ -155,6 +156,15 @@ class Telemetry(Section, frozen=True):
     ] = 0.01
 
 
+class Dashboard(Section, frozen=True):
+    """[dashboard]"""
+
+    enabled: Annotated[bool, Meta(description="whether the fleet has a dashboard")] = True
+    port: Annotated[
+        Port | None, Meta(description="its port on 127.0.0.1; by default the application's plus 1000")
+    ] = None
+
+
 class Topology(Section, frozen=True):
     """The whole file. Two topologies are equal when they mean the same."""
 
@@ -164,6 +174,7 @@ class Topology(Section, frozen=True):
     cache: Cache = Cache()
     queue: Queue = Queue()
     telemetry: Telemetry = Telemetry()
+    dashboard: Dashboard = Dashboard()
 
     def with_port(self, port: int) -> Topology:
         """The same, listening on another port."""

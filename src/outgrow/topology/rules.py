@@ -122,6 +122,12 @@ RULES = (
         "contradicts database.url",
         "with a url Outgrow starts no server",
     ),
+    Rule(
+        ("dashboard.port", "application.port"),
+        lambda topology, given: topology.dashboard.port == topology.application.port,
+        "is the application's own port",
+        "choose another, or remove the line: then it is the application's plus 1000",
+    ),
     *_url_rules("url"),
     *_url_rules("migrations_url"),
 )
