@@ -33,8 +33,7 @@ lint: $(READY) ## Run the checks that need no server: style, types, architecture
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/docs.py --check
 
-bench: $(READY) ## Measure, and write docs/benchmarks.md. Needs wrk, which is installed if it is missing.
-	@scripts/debian.sh wrk=wrk
+bench: $(READY) ## Measure, and write docs/benchmarks.md.
 	$(BIN)/python -m benchmarks
 
 lock: ## Pin every package again, at its newest version, in requirements.lock.

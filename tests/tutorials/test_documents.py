@@ -1,14 +1,21 @@
-"""The code in docs/tutorial-*.md is the code of examples/: the same lines, in the same order, all of them."""
+"""Documents show what is so: tutorials hold the code of examples/, line by line, and links lead somewhere."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from outgrow.engines import Placement
+from outgrow.topology import Topology
 from tests.support.source import ROOT
 
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT)) for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md")
+)
 BLOCK = re.compile(r"^```\w+ (?P<file>\S+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 """A block that says after its language which file it is a piece of."""
 
@@ -36,3 +43,20 @@ def test_the_pieces_in_the_document_make_the_files(framework: str) -> None:
     assert set(found) == set(files)
     for name, path in files.items():
         assert found[name] == lines(path.read_text()), name
+
+
+def test_the_engine_in_the_guide_is_one() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    names: dict[str, Any] = {"__name__": "guide"}
+    (code,) = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    exec(code, names)
+    place = Placement(application=Path("/app"), state=Path("/app/.outgrow"), host="127.0.0.1")
+    (workload,) = names["Redis"](Topology(), place).workloads()
+    assert "127.0.0.1" in workload.argv
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_between_files_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text())
+    assert [target for target in targets if not (path.parent / target).exists()] == []
