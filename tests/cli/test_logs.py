@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from outgrow.supervisor.logs import Logs
 from tests.cli.conftest import COMMAND, environment, fails, run, wait_until
 
 
@@ -83,8 +84,12 @@ def test_follow_goes_on_over_a_rotation(directory: Path) -> None:
             file.flush()
             file.write("line\n")
         assert follower.stdout.readline() == b"half a line\n"
-        log.with_name("app.log.1").write_text(log.read_text())
-        log.write_text("after it\n")
+        with log.open("a") as file:
+            file.write("just before it\n")
+            file.flush()
+            Logs(log.parent, size_max=1).rotate()
+            file.write("after it\n")
+        assert follower.stdout.readline() == b"just before it\n"
         assert follower.stdout.readline() == b"after it\n"
         follower.send_signal(2)
         wait_until(lambda: follower.poll() is not None, "the end after Ctrl-C")

@@ -45,50 +45,48 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("rb")
-        with self._held():
+        with self._held() as file:
             self._rotation = self._last_rotation()
-            self._position = _after_last_line(self._file)
+            self._position = _after_last_line(file)
             known = min(self._position, _TRACE)
-            self._trace = os.pread(self._file.fileno(), known, self._position - known)
+            self._trace = os.pread(file.fileno(), known, self._position - known)
         self.begin = self._position
         """Lines from here on are still to come; those before are `last_lines(..., end=begin)`."""
         self._rest = b""
 
     def read(self) -> list[str]:
         """The lines since the last call."""
-        with self._held():
-            older = self._rest_of_older()
-            added = self._read(self._file, self._position)
+        with self._held() as file:
+            older = self._rest_of_older(os.fstat(file.fileno()).st_size)
+            added = _from(file, self._position)
         self._position += len(added)
         self._trace = (self._trace + added)[-_TRACE:]
         *lines, self._rest = (self._rest + older + added).split(b"\n")
         return _decoded(lines)
 
-    def _rest_of_older(self) -> bytes:
+    def _rest_of_older(self, size: int) -> bytes:
         """What was not read yet of the file that has been cut since the last call, if it was."""
         rotation = self._last_rotation()
         rotated = rotation not in (self._rotation, None)
-        if not rotated and os.fstat(self._file.fileno()).st_size >= self._position:
+        if not rotated and size >= self._position:
             return b""
         before, trace, rest = self._position, self._trace, self._rest
         self._rotation, self._position, self._trace, self._rest = rotation, 0, b"", b""
         if not rotated:  # cut by hand
             return b""
         with _older(self._path).open("rb") as older:
-            known = self._read(older, before - len(trace))
+            known = _from(older, before - len(trace))
             if known.startswith(trace):
                 self._rest = rest
                 return known[len(trace) :]
-            return self._read(older, 0)  # rotated more than once
+            return _from(older, 0)  # rotated more than once
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        fcntl.flock(self._file, fcntl.LOCK_SH)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+    def _held(self) -> Iterator[BinaryIO]:
+        """The log, which is not rotated meanwhile."""
+        with self._path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield file
 
     def _last_rotation(self) -> tuple[int, int] | None:
         """Differs after each rotation."""
@@ -98,14 +96,14 @@ class Follower:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    @staticmethod
-    def _read(file: BinaryIO, start: int) -> bytes:
-        file.seek(start)
-        return file.read()
-
 
 def _older(path: Path) -> Path:
     return path.with_name(f"{path.name}.1")
+
+
+def _from(file: BinaryIO, start: int) -> bytes:
+    file.seek(start)
+    return file.read()
 
 
 def _decoded(lines: list[bytes]) -> list[str]:

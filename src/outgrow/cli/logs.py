@@ -6,19 +6,24 @@ import difflib
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from outgrow.cli import application, logfile, logview, options
 from outgrow.cli.console import Console
 from outgrow.cli.formatting import Command
 from outgrow.errors import Misuse
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _INTERVAL_S = 0.1
 
 
 def _complete_node(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     folder = application.logs(application.fleet_directory(ctx.params.get("directory")))
     return [CompletionItem(node) for node in logfile.nodes(folder) if node.startswith(incomplete)]
 

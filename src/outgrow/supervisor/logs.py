@@ -3,7 +3,9 @@
 The nodes write into the file and not to the supervisor, so that they can go on when it is killed. A
 file that has grown past its limit is therefore copied to NODE.log.1 and cut to nothing: renaming would
 not do, since the node keeps its descriptor. What a node writes between the last look at the end of its
-file and the cut (microseconds, once in so many megabytes) is lost; nothing else is.
+file and the cut is lost, and the line before it may be cut short: some ten lines of a node that writes
+200,000 a second, once in ten megabytes; more if the machine halts the supervisor just then. Nothing
+else is lost.
 
 Who follows a file (see cli/logfile.py) holds a shared lock on it (flock) while he looks at both files;
 the rotation takes it alone, so nobody sees half of one.
@@ -69,7 +71,7 @@ class Logs:
         size = path.stat().st_size
         if size <= self._size_max:
             return
-        with path.open("rb", buffering=0) as log:
+        with path.open("r+b", buffering=0) as log:
             # A reader holds it for moments; one that was stopped just then must not let the disk fill up.
             if not _locked(log) and size < 2 * self._size_max:
                 return
@@ -79,7 +81,7 @@ class Logs:
                 _copy(log, copy, _COPIED_MAX * self._size_max)
                 new.replace(older)
                 _copy(log, copy, _COPIED_MAX * self._size_max)  # what has come meanwhile
-                os.truncate(path, 0)
+                os.ftruncate(log.fileno(), 0)
 
 
 def _locked(file: BinaryIO) -> bool:

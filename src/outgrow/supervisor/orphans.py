@@ -16,7 +16,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,11 +94,11 @@ def end(processes: Iterable[Note]) -> int:
     asked = _first(alive)
     for each in asked:
         _send(each, signal.Signals[f"SIG{each.signal}"])
-    _wait(asked, max((each.grace_s for each in asked), default=0.0))
+    _wait(asked, lambda each: each.grace_s)
     alive = _alive(alive)
     for each in alive:
         _send(each, signal.SIGKILL)
-    if left := _wait(alive, KILLED_WITHIN_S):
+    if left := _wait(alive, lambda each: KILLED_WITHIN_S):
         raise FleetError(
             f"these processes of the fleet do not end: {', '.join(str(each.pid) for each in left)}",
             hint="they belong to another user, who must end them, or wait for a disk that does not answer",
@@ -149,10 +149,13 @@ def _first(processes: Sequence[Note]) -> list[Note]:
     return [each for each in processes if (seen := _look(each.pid)) is None or seen.parent not in pids]
 
 
-def _wait(processes: Sequence[Note], within_s: float) -> list[Note]:
-    """Until all have ended; returns those that have not in time."""
-    deadline = time.monotonic() + within_s
-    while (alive := _alive(processes)) and time.monotonic() < deadline:
+def _wait(processes: Sequence[Note], patience_s: Callable[[Note], float]) -> list[Note]:
+    """Until each has ended or had its time; returns those that still run."""
+    began = time.monotonic()
+    while alive := _alive(processes):
+        waited_s = time.monotonic() - began
+        if all(waited_s >= patience_s(each) for each in alive):
+            break
         time.sleep(_INTERVAL_S)
     return alive
 

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from outgrow.errors import EXIT_TOLD, FleetError, NodeFailed, OutgrowError, told
 from outgrow.supervisor import orphans, ports, process
 from outgrow.supervisor.backoff import Backoff
@@ -27,6 +29,8 @@ from outgrow.workload import Workload
 
 TAIL_LINES = 12
 ROTATE_EVERY_S = 1.0
+LEFT_GRACE_S = 2.0
+"""For what outlives the node that has started it: that one has had its time."""
 
 State = Literal["waiting", "starting", "ready", "restarting", "failed", "stopping", "stopped", "done"]
 
@@ -118,6 +122,7 @@ class Supervisor:
             for group in to_stop([node.workload for node in self.nodes.values()]):
                 await asyncio.gather(*(self._end(self.nodes[each.name]) for each in group))
             await asyncio.to_thread(self._sweep)
+            self._note()
         finally:
             for node in self.nodes.values():
                 node.close_sockets()
@@ -143,7 +148,8 @@ class Supervisor:
 
     def _sweep(self) -> None:
         """What a node has started and set free, so that it was not in its group any more."""
-        orphans.end(orphans.find(self._fleet, ()))
+        left = orphans.find(self._fleet, ())
+        orphans.end(msgspec.structs.replace(each, grace_s=LEFT_GRACE_S) for each in left)
 
     async def _start(self, node: Node) -> None:
         if node.workload.kind == "job":

@@ -1,0 +1,113 @@
+"""A service that dies comes back, until it has died too often; its sockets stay open meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from outgrow.supervisor.supervisor import describe
+from outgrow.workload import Address, Probe, Restart, Workload
+from tests.supervisor.conftest import (
+    SERVER,
+    Supervised,
+    eventually,
+    forever,
+    free_address,
+    kill,
+    number_in,
+    python,
+    runs,
+    shell,
+)
+
+QUICK = Restart(first_delay_s=0.01, delay_max_s=0.05, limit=4)
+
+
+async def ask(address: Address) -> str:
+    """One request. Raises OSError when it is refused."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        return (await reader.read()).decode().rpartition("\r\n")[2]
+    finally:
+        writer.close()
+
+
+async def test_killed_and_back_without_a_refused_connection(fleet: Supervised) -> None:
+    address = free_address()
+    restart = Restart(first_delay_s=0.5)
+    app = Workload(
+        "app", python(SERVER), listen=(address,), readiness=Probe("http", address), restart=restart
+    )
+    await fleet.start(app)
+    before = kill(fleet["app"].pid)
+    await eventually(lambda: fleet["app"].state == "restarting", "its death to be seen")
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*(ask(address) for _ in range(50)))
+    await eventually(lambda: fleet["app"].state == "ready", "the node again")
+    assert set(answers) == {str(fleet["app"].pid)} and str(before) not in answers
+    assert fleet["app"].restarts == 1 and fleet.notes["app"].pid == fleet["app"].pid
+    assert fleet.states("app") == ["starting", "ready", "restarting", "starting", "ready"]
+    assert any(change.text.startswith("killed by SIGKILL; again in 0.5 s") for change in fleet.changes)
+
+
+async def test_given_up_and_then_its_port_is_free_again(fleet: Supervised, tmp_path: Path) -> None:
+    address = free_address()
+    argv = shell(f"test -e {tmp_path}/broken && exit 7; exec sleep 1000")
+    await fleet.start(Workload("app", argv, restart=QUICK, listen=(address,)), forever("db"))
+    (tmp_path / "broken").touch()
+    kill(fleet["app"].pid)
+    await eventually(lambda: fleet["app"].state == "failed", "to be given up")
+    assert fleet["app"].text == "exit code 7; died 4 times within 60 s" and fleet["app"].restarts == 3
+    with pytest.raises(ConnectionRefusedError):
+        await ask(address)
+    assert fleet["db"].state == "ready"
+    await fleet.stop()
+    assert fleet["app"].state == "failed", "stopping does not hide it"
+
+
+async def test_not_ready_again_counts_as_a_death(fleet: Supervised, tmp_path: Path) -> None:
+    probe = Probe("command", argv=shell(f"test ! -e {tmp_path}/broken"), timeout_s=0.2)
+    await fleet.start(forever("app", readiness=probe, restart=QUICK))
+    (tmp_path / "broken").touch()
+    kill(fleet["app"].pid)
+    await eventually(lambda: fleet["app"].state == "failed", "to be given up")
+    assert fleet["app"].text.startswith("node app was not ready within 0.2 s") and fleet.processes() == []
+
+
+async def test_what_its_predecessor_started_ends_first(fleet: Supervised, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    app = shell(f"trap '' TERM; sleep 1000 & echo $! > {child}; wait")
+    await fleet.start(Workload("app", app, readiness=Probe("command", argv=("test", "-s", str(child)))))
+    grandchild = number_in(child)
+    assert grandchild is not None and runs(grandchild)
+    kill(fleet["app"].pid)
+    await eventually(lambda: fleet["app"].state == "restarting", "its death to be seen")
+    await eventually(lambda: not runs(grandchild), "the end of what it had started")
+
+
+async def test_notes_that_cannot_be_written_do_not_stop_the_supervision(fleet: Supervised) -> None:
+    def full(notes: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    fleet.supervisor._noted = full
+    await fleet.start(forever("app", restart=QUICK))
+    before = kill(fleet["app"].pid)
+    await eventually(lambda: fleet["app"].state == "ready" and fleet["app"].pid != before, "the node again")
+
+
+async def test_an_exit_with_0_is_a_death_too(fleet: Supervised, tmp_path: Path) -> None:
+    await fleet.start(Workload("app", shell(f"test -e {tmp_path}/x || exec sleep 1000"), restart=QUICK))
+    (tmp_path / "x").touch()
+    os.kill(fleet["app"].pid, signal.SIGTERM)
+    await eventually(lambda: fleet["app"].state == "failed", "to be given up")
+    assert fleet["app"].text.startswith("exit code 0")
+
+
+def test_exit_codes_in_words() -> None:
+    words = [describe(code) for code in (3, -signal.SIGKILL, -signal.SIGRTMIN - 1)]
+    assert words == ["exit code 3", "killed by SIGKILL", f"killed by signal {signal.SIGRTMIN + 1}"]
