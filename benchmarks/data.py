@@ -155,7 +155,7 @@ def _article(number: int, author: int, rng: random.Random) -> Article:
     created = FIRST_MS + number * ARTICLE_EVERY_MS + rng.randrange(1000)
     updated = created if rng.random() < 0.8 else created + rng.randrange(60_000, 1_000_000)
     tags = zipf_tags(rng)
-    slug = f"{title.lower().rstrip('.').replace(' ', '-')}-{number}"
+    slug = f"{title.lower().rstrip('.').replace(' ', '-')}-{number:08x}"
     body = "\n\n".join(" ".join(_sentence(rng, 12) for _ in range(4)) for _ in range(rng.randrange(2, 6)))
     return Article(number, slug, title, _sentence(rng, 14), body, tags, author, created, updated)
 

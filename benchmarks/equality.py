@@ -71,7 +71,7 @@ def compare(by_version: Mapping[str, list[tuple[Request, Answer]]]) -> int:
         for (request, wanted), (_, got) in zip(expected, found, strict=True):
             if wanted != got:
                 asked = f"{request.method} {request.path} (user {request.user}) {request.body.decode()}"
-                raise Different(f"{asked}\n{first}: {_short(wanted)}\n{name}: {_short(got)}")
+                raise Different(f"{asked}\n{_difference(wanted, got, first, name)}")
     return len(expected)
 
 
@@ -165,6 +165,13 @@ class Normaliser:
         return "an id" if key == "id" and isinstance(value, int) else self(value)
 
 
-def _short(answer: Answer) -> str:
-    text = f"{answer.status} {msgspec.json.encode(answer.document).decode()}"
-    return text if len(text) < 1500 else f"{text[:1500]}... ({len(text)} characters)"
+def _difference(wanted: Any, got: Any, first: str, second: str, at: str = "") -> str:
+    """The first place where the two differ."""
+    if isinstance(wanted, dict) and isinstance(got, dict) and wanted.keys() == got.keys():
+        pairs = [(f"{at}.{key}", wanted[key], got[key]) for key in wanted]
+    elif isinstance(wanted, list | tuple) and isinstance(got, list | tuple) and len(wanted) == len(got):
+        pairs = [(f"{at}[{number}]", *pair) for number, pair in enumerate(zip(wanted, got, strict=True))]
+    else:
+        return f"{at or 'answer'}\n{first}: {wanted}\n{second}: {got}"
+    place, one, other = next(pair for pair in pairs if pair[1] != pair[2])
+    return _difference(one, other, first, second, place)

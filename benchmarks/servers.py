@@ -109,7 +109,7 @@ class Application:
     ) -> None:
         self.port = port
         self._arguments = [sys.executable, *arguments]
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         self._directory = directory
         self._probe = f"http://127.0.0.1:{port}{probe}"
         self._log = tempfile.TemporaryFile()
@@ -125,7 +125,7 @@ class Application:
         with machine.pinned(machine.server_core()):
             self._process = subprocess.Popen(
                 self._arguments,
-                env=self._environment,
+                env=self.environment,
                 cwd=self._directory,
                 stdout=self._log,
                 stderr=self._log,

@@ -167,10 +167,9 @@ async def add_comment(
 @app.post("/api/profiles/{username}/follow")
 async def follow(username: str, session: Session, user: CurrentUser) -> ProfileResponse:
     other = await queries.find_profile(session, username)
-    if other.id != user.id:
-        row = {"follower_id": user.id, "followed_id": other.id}
-        await session.execute(insert(follows).values(row).on_conflict_do_nothing())
-        await session.commit()
+    row = {"follower_id": user.id, "followed_id": other.id}
+    await session.execute(insert(follows).values(row).on_conflict_do_nothing())
+    await session.commit()
     return ProfileResponse(profile=queries.profile(other, True))
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload, undefer
+from sqlalchemy.orm import joinedload, selectinload, undefer
 
 from benchmarks.conventional.dependencies import Problem
 from benchmarks.conventional.models import Article, Comment, Tag, User, article_tags, favourites, follows
 from benchmarks.conventional.schemas import ArticleInList, ArticleOut, ArticlesResponse, CommentOut, Profile
 
-RELATED = (selectinload(Article.author), selectinload(Article.tags))
+RELATED = (joinedload(Article.author, innerjoin=True), selectinload(Article.tags))
 
 
 async def page(
@@ -71,7 +71,7 @@ async def article_out(session: AsyncSession, article: Article, reader: User | No
 async def comments(session: AsyncSession, article: Article, reader: User | None) -> list[CommentOut]:
     """Those of an article, newest first."""
     query = select(Comment).where(Comment.article_id == article.id).order_by(Comment.id.desc())
-    found = (await session.scalars(query.options(selectinload(Comment.author)))).all()
+    found = (await session.scalars(query.options(joinedload(Comment.author, innerjoin=True)))).all()
     followed = await _followed(session, reader, [comment.author_id for comment in found])
     return [comment_out(comment, comment.author, comment.author_id in followed) for comment in found]
 

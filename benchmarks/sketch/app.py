@@ -10,7 +10,9 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, NamedTuple
+from urllib.parse import parse_qsl
 
 import msgspec
 from argon2 import PasswordHasher
@@ -101,13 +103,24 @@ def signed_in(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     return guarded
 
 
-def window(request: Request) -> tuple[int, int]:
-    """limit and offset. Raises ValueError for what is no number or out of range."""
-    query = request.query_params
-    limit, offset = int(query.get("limit", 20)), int(query.get("offset", 0))
+class Wanted(NamedTuple):
+    """Which articles, and which part of them."""
+
+    kind: str
+    value: str | None
+    limit: int
+    offset: int
+
+
+@lru_cache(2048)
+def wanted(query: bytes) -> Wanted:
+    """What a query string asks for. Raises ValueError for a number that is none or out of range."""
+    given = dict(parse_qsl(query.decode("latin-1")))
+    limit, offset = int(given.get("limit", 20)), int(given.get("offset", 0))
     if limit < 1 or offset < 0:
         raise ValueError
-    return min(limit, LIMIT_MAX), offset
+    kind = next((name for name in FILTERS if name in given), "all")
+    return Wanted(kind, given.get(kind), min(limit, LIMIT_MAX), offset)
 
 
 async def login(request: Request) -> Response:
@@ -124,19 +137,13 @@ async def login(request: Request) -> Response:
 
 
 async def articles(request: Request) -> Response:
-    user = reader(request)
-    if not request.scope["query_string"]:
-        return page(*await store.page("all", None, user, 20, 0))
-    limit, offset = window(request)
-    for name in FILTERS:
-        value = request.query_params.get(name)
-        if value is not None:
-            return page(*await store.page(name, value, user, limit, offset))
-    return page(*await store.page("all", None, user, limit, offset))
+    kind, value, limit, offset = wanted(request.scope["query_string"])
+    return page(*await store.page(kind, value, reader(request), limit, offset))
 
 
 async def feed(request: Request, user: int) -> Response:
-    return page(*await store.page("feed", user, user, *window(request)))
+    _, _, limit, offset = wanted(request.scope["query_string"])
+    return page(*await store.page("feed", user, user, limit, offset))
 
 
 async def one(request: Request) -> Response:

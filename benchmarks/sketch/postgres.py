@@ -137,7 +137,7 @@ ADD_COMMENT = (
     f" SELECT c.id, c.created_at, c.body, {AUTHOR}, false FROM made c JOIN users u ON u.id = c.author_id"
 )
 FOLLOW = (
-    "WITH added AS (INSERT INTO follows SELECT $2, id FROM users WHERE username = $1 AND id <> $2"
+    "WITH added AS (INSERT INTO follows SELECT $2, id FROM users WHERE username = $1"
     " ON CONFLICT DO NOTHING) SELECT username, bio, image FROM users WHERE username = $1"
 )
 UNFOLLOW = (

@@ -192,9 +192,8 @@ class SQLiteStore:
     async def follow(self, username: str, user: int) -> Row | None:
         with self._transaction() as write:
             write(
-                "INSERT INTO follows SELECT ?, id FROM users WHERE username = ? AND id <> ?"
-                " ON CONFLICT DO NOTHING",
-                (user, username, user),
+                "INSERT INTO follows SELECT ?, id FROM users WHERE username = ? ON CONFLICT DO NOTHING",
+                (user, username),
             )
             return self._profile(write, username)
 

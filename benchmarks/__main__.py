@@ -1,0 +1,55 @@
+"""python -m benchmarks [example] [fastpath] [overhead] [startup] [kinds] [--quick] [--write]"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+NAMES = ("fastpath", "overhead", "startup", "example")
+EXTRA = ("kinds",)
+
+
+def main() -> int:
+    """Run what is asked for, by default everything but the extra tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Ratios between versions, measured in one run. Let the machine be idle.",
+        epilog="kinds: the example's mix one kind of request at a time, to see where the time goes",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES + EXTRA)}")
+    parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in NAMES + EXTRA]
+    if unknown:
+        parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(NAMES + EXTRA)}")
+    for name in arguments.names or NAMES:
+        print(f"== {name}", flush=True)
+        text = _run(name, quick=arguments.quick)
+        print(text, flush=True)
+        if arguments.write:
+            _write(name, text, quick=arguments.quick)
+    return 0
+
+
+def _run(name: str, *, quick: bool) -> str:
+    if name == "kinds":
+        from benchmarks import example
+
+        return example.run_kinds(quick=quick)
+    module = importlib.import_module(f"benchmarks.{name}")
+    text: str = module.run(quick=quick)
+    return text
+
+
+def _write(name: str, text: str, *, quick: bool) -> None:
+    from benchmarks import report
+
+    report.write(name, text, quick=quick)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    sys.exit(main())
