@@ -1,0 +1,435 @@
+"""What is asked, by whom, and whether the answer is right. No I/O: it makes bytes and reads answers.
+
+    next() ─► Call ─► encode() ─► bytes ~~~~~► Answer ─► judge() ─► Verdict
+     ▲                                                     │ captures, cookies, bookmark, facts
+     └──────────── the next step of the journey ◄──────────┘
+
+A user makes one request at a time, as the session of a person does: so it is always known what was
+written before a read was sent, and the bookmark of each answer is sent with the next request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from bisect import bisect
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from outgrow.load.client import Answer, Failure
+from outgrow.load.draws import source
+from outgrow.load.facts import Contradiction, Facts
+from outgrow.load.profile import Read, Request, Scenario, Write
+from outgrow.load.target import Target
+from outgrow.load.template import MISSING, Document, Place, Template
+
+BOOKMARK_HEADER = b"outgrow-bookmark"
+BOOKMARK_COOKIE = b"outgrow_bookmark"
+NEVER_SENT = ("refused", "connect", "not sent")
+"""Failures after which a write has certainly not happened."""
+
+
+class Violation(NamedTuple):
+    """An answer that contradicts what the same user was told before."""
+
+    fact: str
+    expected: str
+    found: str
+
+
+class Verdict(NamedTuple):
+    """`kind` is empty when the answer is right; otherwise `detail` says what is wrong."""
+
+    kind: str
+    detail: str
+    violations: tuple[Violation, ...] = ()
+
+
+RIGHT = Verdict("", "")
+
+
+class User:
+    """One user's variables, cookies, bookmark and facts."""
+
+    __slots__ = ("_head", "bookmark", "cookies", "facts", "variables")
+
+    def __init__(self, number: int, run: str) -> None:
+        self.variables: dict[str, Any] = {"user": number, "run": run}
+        self.cookies: dict[bytes, bytes] = {}
+        self.bookmark = b""
+        self.facts = Facts()
+        self._head: bytes | None = None
+
+    def capture(self, name: str, value: Any) -> None:
+        """A variable has this value from now on."""
+        self.variables[name] = value
+        self._head = None
+
+    def head(self, headers: Mapping[str, Template]) -> bytes:
+        """Their headers, made once until a variable changes, but for those whose names have no value yet."""
+        if self._head is None:
+            known = {name: each for name, each in headers.items() if each.roots <= self.variables.keys()}
+            self._head = _header_lines(known, self.variables)
+        head = self._head
+        if self.bookmark:
+            head += BOOKMARK_HEADER + b": " + self.bookmark + b"\r\n"
+        if self.cookies:
+            head += b"cookie: " + b"; ".join(b"%s=%s" % each for each in self.cookies.items()) + b"\r\n"
+        return head
+
+
+class Step:
+    """A request of the scenario, compiled."""
+
+    def __init__(self, name: str, request: Request, prefix: str) -> None:
+        self.name = name
+        self.signed_in = request.signed_in
+        self.status = request.status
+        self._method = request.method
+        self._prefix = prefix
+        self._path = Template(request.path)
+        self._headers = {key: Template(text) for key, text in request.headers.items()}
+        self._json = None if request.json is msgspec.UNSET else Document(request.json)
+        self._has = [Place(text) for text in request.has]
+        self._equals = [(Place(text), Document(value)) for text, value in request.equals.items()]
+        self.capture = {key: Place(text) for key, text in request.capture.items()}
+        self.reads = [_Read(read) for read in request.reads]
+        self.writes = [_Write(write) for write in request.writes]
+        self.looks_inside = bool(self._has or self._equals or self.capture or self.reads or self.writes)
+
+    def lines(self, values: Mapping[str, Any]) -> bytes:
+        """The request line, and the headers of this request alone."""
+        path = self._prefix + self._path.address(values)
+        line = f"{self._method} {path} HTTP/1.1\r\n".encode()
+        return line + _header_lines(self._headers, values) if self._headers else line
+
+    def body(self, values: Mapping[str, Any]) -> bytes:
+        """The body with the headers that tell of it, and the empty line between them."""
+        if self._json is None:
+            # A length tells servers and proxies that a POST without a body has none to wait for.
+            return b"\r\n" if self._method == "GET" else b"content-length: 0\r\n\r\n"
+        body = msgspec.json.encode(self._json.fill(values))
+        return b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+    def complaint(self, document: Any, values: Mapping[str, Any]) -> str:
+        """What the answer lacks; nothing when it has all that it must have."""
+        for place in (*self._has, *self.capture.values()):
+            if place.find(document) is MISSING:
+                return f"there is no {place.text}"
+        for place, wanted in self._equals:
+            value, found = wanted.fill(values), place.find(document)
+            if found != value:
+                return f"{place.text} is {found!r}, not {value!r}"
+        return ""
+
+
+class Call:
+    """A step that somebody makes, in a journey."""
+
+    __slots__ = ("number", "position", "step", "steps", "user", "values")
+
+    def __init__(self, steps: Sequence[Step], user: User | None, values: Values) -> None:
+        self.steps = steps
+        self.position = 0
+        self.step = steps[0]
+        self.user = user
+        self.values = values
+        self.number = 0
+
+    def advance(self) -> bool:
+        """Go on to the next step, if there is one."""
+        self.position += 1
+        if self.position == len(self.steps):
+            return False
+        self.step = self.steps[self.position]
+        return True
+
+
+class Values(dict[str, Any]):
+    """The values of names within one journey: what is drawn stays the same until its end."""
+
+    __slots__ = ("_draw", "_user")
+
+    def __init__(self, draw: Callable[[str], Any], user: User | None) -> None:
+        self._draw = draw
+        self._user = user
+
+    def __missing__(self, name: str) -> Any:
+        if self._user is not None and name in self._user.variables:
+            return self._user.variables[name]
+        value = self[name] = self._draw(name)
+        return value
+
+
+class Traffic:
+    """The calls of a run. `run` is a word that no other run has, at most 16 hexadecimal digits."""
+
+    def __init__(self, scenario: Scenario, target: Target, *, run: str) -> None:
+        self.scenario = scenario
+        self.run = run
+        self.users = [User(number, run) for number in range(scenario.users)]
+        self.lists: dict[str, list[Any]] = {}
+        self._target = target
+        self._keeps = scenario.bookmark == "keep"
+        self._rng = random.Random(f"{scenario.seed} traffic")
+        self._unique = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._sources: dict[str, Callable[[], Any]] = {}
+        self._headers = {name: Template(text) for name, text in scenario.headers.items()}
+        self._user_headers = {name: Template(text) for name, text in scenario.user.headers.items()}
+        self._head = self._common_head()
+        self._items, self._weights = _weighted(scenario, target.prefix)
+        self._idle = list(self.users)
+        self._continued: deque[Call] = deque()
+
+    @property
+    def needs_users(self) -> bool:
+        """Whether any request is made by a user: then no more are under way than there are users."""
+        return any(steps[0].signed_in > 0 or len(steps) > 1 for steps in self._items)
+
+    @property
+    def checked(self) -> int:
+        """How often an answer was held against what its user knew."""
+        return sum(user.facts.checked for user in self.users)
+
+    def forget_draws(self) -> None:
+        """The lists have changed."""
+        self._sources.clear()
+
+    def check_draws(self) -> None:
+        """Raises OutgrowError when a list that is drawn from is empty."""
+        for name in self.scenario.draw:
+            self._draw(name)
+
+    def next(self) -> Call:
+        """A journey's next step if one is due, else the beginning of another. Some user must be idle."""
+        if self._continued:
+            return self._continued.popleft()
+        steps = self._items[bisect(self._weights, self._rng.random() * self._weights[-1])]
+        share = steps[0].signed_in if len(steps) == 1 else 1.0
+        signed_in = share == 1.0 or (share > 0.0 and self._rng.random() < share)
+        return self.call(steps, self._take_user() if signed_in else None)
+
+    def call(self, steps: Sequence[Step], user: User | None) -> Call:
+        """A journey of these steps, at its first one."""
+        return Call(steps, user, Values(self._draw, user))
+
+    def encode(self, call: Call) -> bytes:
+        """The whole request. Raises KeyError for a name without a value."""
+        call.number = next(self._numbers)
+        user, values = call.user, call.values
+        head = user.head(self._user_headers) if user is not None else b""
+        trace = b"traceparent: 00-%s-%016x-00\r\n" % (self.trace_id(call).encode(), call.number)
+        return b"".join((call.step.lines(values), self._head, trace, head, call.step.body(values)))
+
+    def trace_id(self, call: Call) -> str:
+        """By which the application's logs and traces know the request."""
+        return f"{self.run:0>16}{call.number:016x}"
+
+    def judge(self, call: Call, outcome: Answer | Failure) -> Verdict:
+        """Whether the answer is right; what it says is kept, and the journey goes on or ends."""
+        verdict = self.judge_alone(call, outcome)
+        self._move_on(call, goes_on=verdict.kind in ("", "violation"))
+        return verdict
+
+    def judge_alone(self, call: Call, outcome: Answer | Failure) -> Verdict:
+        """The same of a request that belongs to no journey."""
+        try:
+            return self._verdict(call, outcome)
+        except KeyError as error:
+            return Verdict("no value", f"{{{error.args[0]}}} has no value yet")
+
+    def step(self, name: str, request: Request) -> Step:
+        """A request, compiled for this target."""
+        return Step(name, request, self._target.prefix)
+
+    def _verdict(self, call: Call, outcome: Answer | Failure) -> Verdict:
+        if isinstance(outcome, Failure):
+            if outcome.kind not in NEVER_SENT:
+                _doubt(call)
+            return Verdict(outcome.kind, outcome.detail)
+        step = call.step
+        if call.user is not None:
+            self._keep_session(call.user, outcome.headers)
+        expected = outcome.status in step.status if step.status else 200 <= outcome.status < 300
+        if not expected:
+            if not 400 <= outcome.status < 500:
+                _doubt(call)
+            return Verdict(f"status {outcome.status}", _excerpt(outcome.body))
+        return self._content(call, outcome.body) if step.looks_inside else RIGHT
+
+    def _content(self, call: Call, body: bytes) -> Verdict:
+        try:
+            document = msgspec.json.decode(body) if body else None
+        except msgspec.DecodeError as error:
+            _doubt(call)
+            return Verdict("wrong content", f"no JSON: {error}: {_excerpt(body)}")
+        complaint = call.step.complaint(document, call.values)
+        if complaint:
+            _doubt(call)
+            return Verdict("wrong content", f"{complaint}: {_excerpt(body)}")
+        if call.user is None:
+            return RIGHT
+        violations = tuple(_contradictions(call, call.user, document))
+        for name, place in call.step.capture.items():
+            call.user.capture(name, place.find(document))
+        try:
+            for write in call.step.writes:
+                write.apply(call.user.facts, call.values, document)
+        except (KeyError, TypeError) as error:
+            return Verdict("wrong content", f"nothing to remember: {error}: {_excerpt(body)}")
+        if violations:
+            return Verdict("violation", violations[0].fact, violations)
+        return RIGHT
+
+    def _keep_session(self, user: User, headers: list[tuple[bytes, bytes]]) -> None:
+        for name, value in headers:
+            if name == BOOKMARK_HEADER:
+                user.bookmark = value if self._keeps else b""
+            elif name == b"set-cookie":
+                _keep_cookie(user.cookies, value, bookmark=self._keeps)
+
+    def _move_on(self, call: Call, *, goes_on: bool) -> None:
+        if goes_on and call.advance():
+            self._continued.append(call)
+        elif call.user is not None:
+            self._idle.append(call.user)
+
+    def _take_user(self) -> User:
+        place = self._rng.randrange(len(self._idle))
+        self._idle[place], self._idle[-1] = self._idle[-1], self._idle[place]
+        return self._idle.pop()
+
+    def _draw(self, name: str) -> Any:
+        if name == "unique":
+            return next(self._unique)
+        if name == "run":
+            return self.run
+        if name not in self._sources:
+            self._sources[name] = source(self.scenario.draw[name], self._rng, self.lists)
+        return self._sources[name]()
+
+    def _common_head(self) -> bytes:
+        host = f"host: {self._target.host}\r\nuser-agent: outgrow-load\r\n".encode()
+        return host + _header_lines(self._headers, Values(self._draw, None))
+
+
+class _Read:
+    """What an answer shows of a fact, compiled."""
+
+    def __init__(self, read: Read) -> None:
+        self._fact = Template(read.fact)
+        self._at = Place(read.at)
+        self._each = Place(read.each) if read.each else None
+        self.rises = read.rises
+
+    def shown(self, values: Values, document: Any) -> list[tuple[str, Any]]:
+        """(fact, what is shown of it)."""
+        if self._each is None:
+            return [(self._fact.text(values), self._at.find(document))]
+        items = self._each.find(document)
+        found: list[tuple[str, Any]] = []
+        for item in items if isinstance(items, list) else () if items is MISSING else (items,):
+            values["item"] = item
+            found.append((self._fact.text(values), self._at.find(item)))
+        values.pop("item", None)
+        return found
+
+
+class _Write:
+    """What an answered request has made true, compiled."""
+
+    def __init__(self, write: Write) -> None:
+        self._fact = Template(write.fact)
+        self._last = write.last
+        given = {"set": write.set, "add": write.add, "remove": write.remove}
+        self._verb, form = next(each for each in given.items() if each[1] is not msgspec.UNSET)
+        self._value = Document(form)
+
+    def apply(self, facts: Facts, values: Values, document: Any) -> None:
+        """The write has happened."""
+        values["response"] = document
+        fact, value = self._fact.text(values), self._value.fill(values)
+        del values["response"]
+        if self._verb == "set":
+            facts.set(fact, value)
+        elif self._verb == "add":
+            facts.add(fact, value, self._last)
+        else:
+            facts.remove(fact, value)
+
+    def doubt(self, facts: Facts, values: Values) -> None:
+        """The write may have happened. What only its answer would have told was never known."""
+        try:
+            fact = self._fact.text(values)
+            if self._verb == "set":
+                facts.doubt(fact)
+            elif self._verb == "remove":
+                facts.doubt_member(fact, self._value.fill(values))
+        except KeyError:
+            return
+
+
+def _contradictions(call: Call, user: User, document: Any) -> list[Violation]:
+    found: list[Violation] = []
+    for read in call.step.reads:
+        if not read.rises and not user.facts.any:
+            continue
+        check: Callable[[str, Any], Contradiction | None]
+        check = user.facts.check_rises if read.rises else user.facts.check
+        for fact, shown in read.shown(call.values, document):
+            wrong = check(fact, shown)
+            if wrong is not None:
+                found.append(Violation(fact, wrong.expected, wrong.found))
+    return found
+
+
+def _doubt(call: Call) -> None:
+    if call.user is not None:
+        for write in call.step.writes:
+            write.doubt(call.user.facts, call.values)
+
+
+def _weighted(scenario: Scenario, prefix: str) -> tuple[list[tuple[Step, ...]], list[float]]:
+    """The journeys, a request alone being one, and the running sums of their weights."""
+    steps = {name: Step(name, request, prefix) for name, request in scenario.request.items()}
+    items: list[tuple[Step, ...]] = []
+    weights: list[float] = []
+    for name, request in scenario.request.items():
+        if request.weight:
+            items.append((steps[name],))
+            weights.append(request.weight)
+    for journey in scenario.journey.values():
+        if journey.weight:
+            items.append(tuple(steps[name] for name in journey.steps))
+            weights.append(journey.weight)
+    return items, list(itertools.accumulate(weights))
+
+
+def _header_lines(headers: Mapping[str, Template], values: Mapping[str, Any]) -> bytes:
+    lines = [f"{name}: {_one_line(template.text(values))}\r\n" for name, template in headers.items()]
+    return "".join(lines).encode()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _keep_cookie(cookies: dict[bytes, bytes], header: bytes, *, bookmark: bool) -> None:
+    pair, _, attributes = header.partition(b";")
+    name, _, value = pair.partition(b"=")
+    name = name.strip()
+    if name == BOOKMARK_COOKIE and not bookmark:
+        return
+    if b"max-age=0" in attributes.lower().replace(b" ", b"").split(b";"):
+        cookies.pop(name, None)
+    else:
+        cookies[name] = value.strip()
+
+
+def _excerpt(body: bytes, length: int = 2_000) -> str:
+    text = body[:length].decode("utf-8", "replace")
+    return text + (f"... ({len(body):,} bytes)" if len(body) > length else "")
