@@ -34,7 +34,7 @@ lint: $(READY) ## Run the checks that need no server: style, types, architecture
 	$(BIN)/python scripts/docs.py --check
 
 bench: $(READY) ## Measure, and write docs/benchmarks.md.
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --write
 
 lock: ## Pin every package again, at its newest version, in requirements.lock.
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv; }
