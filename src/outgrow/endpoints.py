@@ -40,10 +40,15 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Shard(msgspec.Struct, frozen=True):
-    """One partition of the data: a primary and its replicas."""
+    """One partition of the data: a primary and its replicas.
+
+    `timeline` is added to that of every position. A move to another engine raises it, so that what
+    a session has seen before the move is older than everything after it.
+    """
 
     name: str
     nodes: Annotated[tuple[Node, ...], msgspec.Meta(min_length=1)]
+    timeline: int = 0
 
 
 class Database(msgspec.Struct, frozen=True):
@@ -93,6 +98,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue = Queue()
     telemetry: Telemetry = Telemetry()
     secrets_file: str | None = None
+    control: str | None = None
+    """The folder in which each process that has opened the tiers listens for the fleet (runtime/control.py)."""
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from outgrow.runtime import telemetry
 from outgrow.runtime.asgi import App, Middleware
 from outgrow.runtime.bookmark import Signer
 from outgrow.runtime.cache import Cache
+from outgrow.runtime.control import Control
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.outbox import Outbox
 from outgrow.runtime.events import Events
@@ -66,6 +67,13 @@ class Outgrow:
         self.cache = Cache(document.cache, self.events, position=lambda: self.db.position)
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
         self._telemetry: Telemetry | None = None
+        self._control = (
+            Control(
+                Path(document.control), self.db.gate, epoch=lambda: self.endpoints.epoch, reload=self._reload
+            )
+            if document.control is not None
+            else None
+        )
 
     def secret(self, purpose: str) -> bytes:
         """32 bytes for this purpose, the same in every process of the application (HMAC of its secret)."""
@@ -115,6 +123,8 @@ class Outgrow:
                 await self.db.close()
                 raise
             self._add_checks()
+            if self._control is not None:
+                await self._control.open()
         return self
 
     async def __aexit__(
@@ -125,11 +135,23 @@ class Outgrow:
             return
         self.health.stopping = True
         try:
+            if self._control is not None:
+                await self._control.close()
             await self.queue.close()
         finally:
             await self.db.close()
             self.cache.clear()
             self.health.stopping = False
+
+    async def _reload(self) -> None:
+        """Take over what the endpoints document says now, if it is newer. Raises OutgrowError."""
+        document, secrets = endpoints.discover()
+        if document.epoch <= self.endpoints.epoch:
+            return
+        if document.database != self.endpoints.database:
+            await self.db.move(document.database, secrets.passwords)
+        self.endpoints = document
+        self.events.epoch_changed(document.epoch)
 
     def _add_checks(self) -> None:
         self.health.add("database", self.db.check)
@@ -153,6 +175,7 @@ class Outgrow:
             "health": self.health,
             "telemetry": self.endpoints.telemetry,
             "exposition": self._telemetry.exposition,
+            "recent": self._telemetry.recent,
         }
 
     def _headers(self) -> str:
@@ -186,6 +209,12 @@ class Outgrow:
                     for node, figures in self.db.figures().items()
                     for state, count in figures.items()
                 },
+            )
+            attached.metrics.gauge(
+                "outgrow_endpoints_epoch",
+                "Epoch of the endpoints document that this process obeys.",
+                (),
+                lambda: {(): self.endpoints.epoch},
             )
             attached.metrics.gauge(
                 "outgrow_cache_entries",

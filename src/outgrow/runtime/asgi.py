@@ -1,6 +1,6 @@
 """The one middleware, pure ASGI, around the whole application.
 
-    request -> own paths? --yes--> /health  /health/deep  /metrics
+    request -> own paths? --yes--> /health  /health/deep  /metrics  /metrics/requests
                  | no
                bookmark and trace from the headers -> Scope -> application
                                                                   |
@@ -42,6 +42,9 @@ App = Callable[[ASGIScope, Receive, Send], Awaitable[None]]
 Exposition = Callable[[str], tuple[str, bytes]]
 """Takes the Accept header; returns content type and body (telemetry.Telemetry.exposition)."""
 
+Recent = Callable[[bytes], bytes]
+"""Takes the query string; returns JSON (telemetry.Telemetry.recent)."""
+
 HEADER = b"outgrow-bookmark"
 COOKIE = b"outgrow_bookmark"
 COOKIES_READ_MAX = 4
@@ -75,6 +78,7 @@ class Middleware:
         health: Health,
         telemetry: endpoints.Telemetry | None = None,
         exposition: Exposition | None = None,
+        recent: Recent | None = None,
         bookmark_lifetime_s: float = 3600.0,
         answers_errors: bool = True,
     ) -> None:
@@ -87,7 +91,7 @@ class Middleware:
         self._template = Routes().template
         self._sample = settings.trace_sample if settings.otlp_endpoint else 0.0
         self._traced = settings.otlp_endpoint is not None
-        self._own = OwnPaths(health, settings, exposition)
+        self._own = OwnPaths(health, settings, exposition, recent)
         self._own_paths = self._own.paths
         attributes = f"; Path=/; Max-Age={int(bookmark_lifetime_s)}; HttpOnly; SameSite=Lax"
         self._cookie_attributes = attributes.encode()
@@ -124,7 +128,6 @@ class Middleware:
         for sink in self._started.sinks:
             sink()
         token = request.current.set(context)
-        started = perf_counter()
         try:
             await self.app(scope, receive, tell)
             if not status:
@@ -145,7 +148,7 @@ class Middleware:
             raise
         finally:
             request.current.reset(token)
-            seconds = (ended or perf_counter()) - started
+            seconds = (ended or perf_counter()) - context.started
             route = self._template(scope)
             for sink in self._finished.sinks:
                 sink(context, method, route, status, seconds, path, failure)
@@ -224,22 +227,31 @@ class Middleware:
 
 
 class OwnPaths:
-    """/health, /health/deep and /metrics: answered by the process, invisible to the application.
+    """/health, /health/deep, /metrics and /metrics/requests: answered by the process, invisible to the application.
 
     Metrics and the details of deep health are for this machine alone, unless the topology says
     otherwise: see `is_local`.
     """
 
-    def __init__(self, health: Health, settings: endpoints.Telemetry, exposition: Exposition | None) -> None:
+    def __init__(
+        self,
+        health: Health,
+        settings: endpoints.Telemetry,
+        exposition: Exposition | None,
+        recent: Recent | None = None,
+    ) -> None:
         self._health = health
         self._public = settings.metrics == "public"
         self._exposition = exposition
+        self._recent = recent
         self.paths: dict[str, Callable[[ASGIScope, Send], Awaitable[None]]] = {
             "/health": self.shallow,
             "/health/deep": self.deep,
         }
         if settings.metrics != "off" and exposition is not None:
             self.paths["/metrics"] = self.metrics
+        if settings.metrics != "off" and recent is not None:
+            self.paths["/metrics/requests"] = self.requests
 
     async def shallow(self, scope: ASGIScope, send: Send) -> None:
         """The process answers."""
@@ -266,6 +278,14 @@ class OwnPaths:
         accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         content_type, body = self._exposition(accept.decode("latin-1"))
         await _respond(scope, send, 200, content_type, body)
+
+    async def requests(self, scope: ASGIScope, send: Send) -> None:
+        """The slow and the failed requests of this process, to whom the metrics are shown."""
+        if self._recent is None or not (self._public or is_local(scope)):
+            await _respond(scope, send, 404, "text/plain; charset=utf-8", b"Not Found")
+            return
+        body = self._recent(scope.get("query_string", b""))
+        await _respond(scope, send, 200, "application/json", body)
 
 
 def is_local(scope: ASGIScope) -> bool:

@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime.bookmark import Position
+from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.routing import Level, merge
 from outgrow.runtime.database.staging import Staging
-from outgrow.runtime.database.unit import Node, Read, Row, Write
+from outgrow.runtime.database.unit import Node, Read, Row, Shard, Write
 from outgrow.runtime.events import Events
 from outgrow.runtime.ids import Ids
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
+
+RETIRE_WITHIN_S = 60.0
+RETIRE_LOOK_S = 0.1
+"""How long, and how often it is looked, until the blocks on a primary that was left have ended."""
 
 LEVELS: frozenset[str] = frozenset(get_args(Level))
 
@@ -55,12 +60,21 @@ class Database:
                 "this version works with one database server",
                 hint="replicas and shards come with stages 5 and 11",
             )
-        self.engine = settings.engine
         self._events = events
         self._staging = Staging(ids, headers)
-        self._shard = settings.shards[0].name
-        node = settings.shards[0].nodes[0]
-        self._primary = connect(settings, node, passwords.get(node.name, passwords.get("*")), events)
+        self._primary = connect(settings, passwords, events)
+        self._shard = Shard(settings.shards[0].name, self._primary, Gate(settings.checkout_timeout_s))
+        self._retired: set[asyncio.Task[None]] = set()
+
+    @property
+    def engine(self) -> str:
+        """ "sqlite" or "postgres", as of now."""
+        return self._primary.engine
+
+    @property
+    def gate(self) -> Gate:
+        """Holds the write blocks of this process while the database moves."""
+        return self._shard.gate
 
     @property
     def position(self) -> Position:
@@ -74,6 +88,25 @@ class Database:
     async def close(self) -> None:
         """Give up all connections."""
         await self._primary.close()
+        await asyncio.gather(*self._retired, return_exceptions=True)
+
+    async def move(self, settings: endpoints.Database, passwords: Mapping[str, str]) -> None:
+        """From now on every new block goes to another primary; those under way end where they began.
+
+        To be called while the gate is held. Raises Unavailable when the new primary does not answer,
+        and nothing has changed then.
+        """
+        primary = connect(settings, passwords, self._events)
+        try:
+            await primary.open()
+        except BaseException:
+            await primary.close()
+            raise
+        before, self._primary = self._primary, primary
+        self._shard.primary = primary
+        task = asyncio.create_task(_close_when_idle(before))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
     def read(self, key: object = None, *, level: Level | None = None, snapshot: bool = False) -> Read:
         """A block that reads from one node, fresh enough for this caller, and cannot write.
@@ -89,7 +122,7 @@ class Database:
 
     def write(self, key: object = None) -> Write:
         """A block that is one transaction on the primary: leaving it commits, an exception rolls back."""
-        return Write(self._primary, self._events, self._shard, self._staging)
+        return Write(self._shard, self._events, self._staging)
 
     async def scatter(
         self,
@@ -125,10 +158,11 @@ class Database:
             return await tx.all(statement, **parameters)
 
 
-def connect(
-    settings: endpoints.Database, node: endpoints.Node, password: str | None, events: Events
-) -> Server:
-    """The driver for a node. Imported here, so that an application loads only what it uses."""
+def connect(settings: endpoints.Database, passwords: Mapping[str, str], events: Events) -> Server:
+    """The driver for the primary. Imported here, so that an application loads only what it uses."""
+    shard = settings.shards[0]
+    node = shard.nodes[0]
+    password = passwords.get(node.name, passwords.get("*"))
     if settings.engine == "sqlite":
         from outgrow.runtime.database.sqlite import SQLite
 
@@ -138,3 +172,10 @@ def connect(
     except ModuleNotFoundError as error:
         raise Misuse("PostgreSQL needs a driver", hint="pip install 'outgrow[postgres]'") from error
     return Postgres(node, settings, password, events)
+
+
+async def _close_when_idle(server: Server) -> None:
+    deadline = asyncio.get_running_loop().time() + RETIRE_WITHIN_S
+    while server.figures()["used"] and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(RETIRE_LOOK_S)
+    await server.close()

@@ -238,6 +238,7 @@ class Postgres:
         self.dialect.dbapi = PGDialect_asyncpg.import_dbapi()
         self.compiler = Compiler(self.dialect)
         self.position = ZERO
+        self._timeline = settings.shards[0].timeline
         self._url = node.url
         self._password = password
         self._events = events
@@ -410,7 +411,7 @@ class Postgres:
         except BaseException:
             raw.terminate()
             raise
-        timeline = 0 if standby else int(wal_file[:8], 16)
+        timeline = 0 if standby else self._timeline + int(wal_file[:8], 16)
         if not standby:
             self.position = max(self.position, Position(timeline, lsn(position)))
         self._events.connection_opened(self.name)

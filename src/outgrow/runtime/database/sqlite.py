@@ -174,7 +174,7 @@ class Connection:
                 "UPDATE outgrow_position SET commits = commits + 1 RETURNING timeline, commits"
             ).fetchall()[0]
             self._cursor.execute("COMMIT")
-            return Position(timeline, commits)
+            return Position(self._node.timeline + timeline, commits)
 
         try:
             position = await self._node.in_thread(call) if self._node.durable else call()
@@ -254,6 +254,7 @@ class SQLite:
         self.statement_timeout_s = settings.statement_timeout_s
         self.checkout_timeout_s = settings.checkout_timeout_s
         self.position = ZERO
+        self.timeline = settings.shards[0].timeline
         self._events = events
         self._size = settings.pool
         self._readers: list[Connection] = []
@@ -268,7 +269,7 @@ class SQLite:
         self._writer = self._connected(self._open_writer(), writer=True)
         try:
             row = self._writer.raw.execute("SELECT timeline, commits FROM outgrow_position").fetchone()
-            self.position = Position(row[0], row[1]) if row else ZERO
+            self.position = Position(self.timeline + row[0], row[1]) if row else ZERO
         except sqlite3.OperationalError:
             self.position = ZERO  # not migrated yet: the first write says so
 

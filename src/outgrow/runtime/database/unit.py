@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from outgrow.errors import Conflict, DatabaseError, UnitOfWorkClosed
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Position
+from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.staging import Staging, put_once
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Message
@@ -211,13 +212,24 @@ class Read(Unit):
             self._node.release(connection, broken=broken)
 
 
+class Shard:
+    """One shard as this process sees it. The primary may be another one after the gate was held."""
+
+    __slots__ = ("gate", "name", "primary")
+
+    def __init__(self, name: str, primary: Node, gate: Gate) -> None:
+        self.name = name
+        self.primary = primary
+        self.gate = gate
+
+
 class Write(Unit):
     """A write block: one transaction. Leaving it commits, an exception rolls back."""
 
     __slots__ = ("_effects", "_messages", "_savepoints", "_shard", "_staging", "_started", "_tags", "_token")
 
-    def __init__(self, node: Node, events: Events, shard: str, staging: Staging) -> None:
-        super().__init__(node, events)
+    def __init__(self, shard: Shard, events: Events, staging: Staging) -> None:
+        super().__init__(shard.primary, events)
         self._staging = staging
         self._shard = shard
         self._messages: list[Message] = []
@@ -267,11 +279,17 @@ class Write(Unit):
 
     async def __aenter__(self) -> Self:
         self._started = perf_counter()
-        connection = await self._node.acquire_writer()
+        await self._shard.gate.enter()
+        self._node = self._shard.primary
         try:
-            await connection.begin("write")
-        except BaseException as error:
-            self._node.release(connection, broken=not isinstance(error, Exception))
+            connection = await self._node.acquire_writer()
+            try:
+                await connection.begin("write")
+            except BaseException as error:
+                self._node.release(connection, broken=not isinstance(error, Exception))
+                raise
+        except BaseException:
+            self._shard.gate.leave()
             raise
         self._connection = connection
         self._token = request.unit_of_work.set(self)
@@ -323,7 +341,7 @@ class Write(Unit):
             outcome = "rollback" if isinstance(error, Conflict) or not error.retryable else "unknown"
             raise
         finally:
-            self._node.release(connection, broken=outcome == "unknown")
+            self._release(connection, broken=outcome == "unknown")
             self._events.transaction_finished(self._node.name, outcome, perf_counter() - self._started)
             if outcome == "unknown":
                 # It may have been committed: to forget a cache entry in vain is harmless, to keep it is not.
@@ -335,7 +353,7 @@ class Write(Unit):
         scope = request.current.get()
         if scope is not None:
             scope.wrote = True
-            scope.bookmark.raise_to(self._shard, position, self._tags)
+            scope.bookmark.raise_to(self._shard.name, position, self._tags)
         for effect in self._effects:
             effect(position)
         for message in self._messages:
@@ -353,8 +371,12 @@ class Write(Unit):
             raise
         finally:
             self._session = None
-            self._node.release(connection, broken=broken)
+            self._release(connection, broken=broken)
             self._events.transaction_finished(self._node.name, "rollback", perf_counter() - self._started)
+
+    def _release(self, connection: Connection, *, broken: bool) -> None:
+        self._node.release(connection, broken=broken)
+        self._shard.gate.leave()
 
 
 def _retrieve(task: asyncio.Future[None]) -> None:

@@ -1,7 +1,7 @@
-"""Sinks for the events: metrics, access log and traces.
+"""Sinks for the events: metrics, recent requests, access log and traces.
 
 telemetry = attach(events, settings, application="conduit")
-Middleware(..., exposition=telemetry.exposition)
+Middleware(..., exposition=telemetry.exposition, recent=telemetry.recent)
 telemetry.close()
 """
 
@@ -15,8 +15,9 @@ from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Signer
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope
-from outgrow.runtime.telemetry import logs, tracecontext
+from outgrow.runtime.telemetry import logs, spans, tracecontext
 from outgrow.runtime.telemetry.prometheus import Metrics
+from outgrow.runtime.telemetry.recent import Recent
 
 if TYPE_CHECKING:
     from outgrow.runtime.telemetry.otlp import Traces
@@ -26,9 +27,14 @@ class Telemetry:
     """What listens to one Outgrow object's events. `close` writes out what is still held."""
 
     def __init__(
-        self, metrics: Metrics | None, access_log: logs.AccessLog | None, traces: Traces | None
+        self,
+        metrics: Metrics | None,
+        access_log: logs.AccessLog | None,
+        traces: Traces | None,
+        recent: Recent | None = None,
     ) -> None:
         self.metrics = metrics
+        self._recent = recent
         self._access_log = access_log
         self._traces = traces
 
@@ -37,6 +43,10 @@ class Telemetry:
         if self.metrics is None:
             return "text/plain; charset=utf-8", b""
         return self.metrics.exposition(accept)
+
+    def recent(self, query: bytes = b"") -> bytes:
+        """The slow and failed requests that this query (see recent.py) asks for, as JSON."""
+        return b"{}" if self._recent is None else self._recent.answer(query)
 
     def flush(self) -> None:
         """Write the lines and send the spans that are held, for at most a few seconds. Blocks."""
@@ -63,15 +73,18 @@ def attach(events: Events, settings: endpoints.Telemetry, *, application: str = 
 
         traces = Traces(settings.otlp_endpoint, application)
         traces.subscribe(events)
-    metrics = None
+    metrics = recent = None
     if settings.metrics != "off":
-        metrics = Metrics()
+        metrics, recent = Metrics(), Recent()
         metrics.subscribe(events)
+        recent.subscribe(events)
+    if traces is not None or recent is not None:
+        spans.subscribe(events)
     access_log = None
     if settings.access_log:
         access_log = logs.AccessLog(logs.stderr_lines())
         events.request_finished.subscribe(access_log.request_finished)
-    return Telemetry(metrics, access_log, traces)
+    return Telemetry(metrics, access_log, traces, recent)
 
 
 def outgoing_headers(signer: Signer | None = None) -> dict[str, str]:
@@ -99,7 +112,7 @@ def continued(
 ) -> Scope:
     """The scope of work that these headers (see `outgoing_headers`) asked for: in their trace.
 
-    `recorded` is whether spans go anywhere; without a collector nothing is kept.
+    `recorded` is whether there is a collector; without one nothing is sampled.
     """
     parent = tracecontext.parse(headers.get("traceparent", "").encode())
     if parent is None:

@@ -1,8 +1,7 @@
 """Traces to an OpenTelemetry collector, over OTLP/HTTP.
 
-A recorded request or message becomes a span, and one more for each of its parts (scope.spans). One that
-is not recorded and fails becomes a span alone: errors are always told. Spans are handed to
-a bounded queue and sent by a thread, in batches; when the collector is away they are dropped.
+A request or message that is sampled becomes a span, and one more for each of its parts (scope.spans). So
+does one that fails: errors are always told. Spans are handed to a bounded queue and sent by a thread, in batches; when the collector is away they are dropped.
 
 Loaded only where an endpoint is set: it needs the extra outgrow[otlp].
 """
@@ -35,9 +34,6 @@ except ImportError as error:
 FLUSH_TIMEOUT_S = 3.0
 EXPORT_TIMEOUT_S = 5.0
 PATH_LENGTH_MAX = 512
-SPANS_MAX = 200
-"""Parts of one request that are kept: a loop over queries must not fill the memory."""
-
 Attributes = dict[str, str | int | float | bool]
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -57,14 +53,13 @@ class Traces:
         """Hear what becomes a trace."""
         events.request_finished.subscribe(self.request_finished)
         events.message_finished.subscribe(self.message_finished)
-        events.query_finished.subscribe(self.query_finished)
 
     def request_finished(
         self, scope: Scope, method: str, route: str, status: int, seconds: float, path: str, error: str | None
     ) -> None:
         """A span for a request that is sampled or has failed."""
         failed = status >= 500 or error is not None
-        if scope.spans is None and not failed:
+        if not scope.sampled and not failed:
             return
         attributes: Attributes = {
             "http.request.method": method,
@@ -80,7 +75,7 @@ class Traces:
         """A span for a task that is sampled or has failed."""
         scope = request.current.get()  # the worker tells it while the message's scope is open
         failed = outcome != "done"
-        if scope is None or not scope.trace_id or (scope.spans is None and not failed):
+        if scope is None or not scope.trace_id or (not scope.sampled and not failed):
             return
         attributes: Attributes = {
             "outgrow.task": task,
@@ -88,17 +83,6 @@ class Traces:
             "outgrow.attempt": attempt,
         }
         self._record(scope, f"task {task}", SpanKind.CONSUMER, seconds, attributes, failed)
-
-    def query_finished(self, node: str, label: str, seconds: float, error: str | None) -> None:
-        """Keep a query as a part of the request that is being recorded."""
-        scope = request.current.get()
-        if scope is None or scope.spans is None or len(scope.spans) >= SPANS_MAX:
-            return
-        attributes: Attributes = {"db.query.summary": label, "outgrow.node": node}
-        if error is not None:
-            attributes["error.type"] = error
-        now = time.perf_counter()
-        scope.spans.append(Span(label, now - seconds, now, attributes))
 
     def flush(self) -> None:
         """Send what waits, for at most a few seconds."""
@@ -116,7 +100,7 @@ class Traces:
         # Both clocks are read now, so that the wall clock's jumps between do no harm.
         now, unix = time.perf_counter(), time.time_ns()
         own = _context(scope.trace_id, scope.span_id)
-        for span in scope.spans or ():
+        for span in scope.spans:
             self._processor.on_end(_child(span, scope.trace_id, own, self._resource, now, unix))
         self._processor.on_end(
             ReadableSpan(
@@ -143,19 +127,29 @@ def traces_url(endpoint: str) -> str:
 def _child(
     span: Span, trace_id: str, parent: SpanContext, resource: Resource, now: float, unix: int
 ) -> ReadableSpan:
-    failed = "error.type" in span.attributes
     return ReadableSpan(
-        name=span.name,
+        name=span.name if span.kind == "query" else f"{span.kind} {span.name}",
         context=_context(trace_id, new_span_id()),
         parent=parent,
         resource=resource,
-        attributes=span.attributes,
+        attributes=_attributes(span),
         kind=SpanKind.CLIENT,
-        status=Status(StatusCode.ERROR) if failed else Status(),
-        start_time=unix - int((now - span.started) * 1e9),
+        status=Status(StatusCode.ERROR) if span.error is not None else Status(),
+        start_time=unix - int((now - span.ended + span.seconds) * 1e9),
         end_time=unix - int((now - span.ended) * 1e9),
         instrumentation_scope=_SCOPE,
     )
+
+
+def _attributes(span: Span) -> Attributes:
+    attributes: Attributes = {}
+    if span.kind == "query":
+        attributes["db.query.summary"] = span.name
+    if span.node:
+        attributes["outgrow.node"] = span.node
+    if span.error is not None:
+        attributes["error.type"] = span.error
+    return attributes
 
 
 def _context(trace_id: str, span_id: str, *, remote: bool = False) -> SpanContext:

@@ -1,0 +1,163 @@
+"""The fleet's hand inside an application process: a Unix socket, JSON lines in and out.
+
+    {"command": "state"}                  ->  {"epoch": 3, "held": false}
+    {"command": "hold", "seconds": 5}     ->  held: write blocks wait, those under way have ended
+    {"command": "reload"}                 ->  the endpoints document is read again and obeyed
+    {"command": "release"}                ->  write blocks go on
+
+A hold belongs to the connection that asked for it. When that connection breaks (its owner was killed)
+or the time is up, the process looks at the document itself, takes what it says, and goes on: the
+document is the one truth, and whoever replaces it does so while the hold is surely in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from outgrow.errors import OutgrowError
+from outgrow.runtime.database.gate import Gate
+
+DRAIN_WITHIN_S = 2.0
+RETRY_S = 0.2
+
+logger = logging.getLogger("outgrow.control")
+
+
+class Request(msgspec.Struct):
+    """What is asked."""
+
+    command: Literal["state", "hold", "reload", "release"]
+    seconds: float = 5.0
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """How it stands after that; `error` when it could not be done."""
+
+    epoch: int
+    held: bool = False
+    error: str | None = None
+
+
+class Control:
+    """Listens in `folder`. `reload` reads the document again and obeys it; it raises OutgrowError."""
+
+    def __init__(
+        self, folder: Path, gate: Gate, *, epoch: Callable[[], int], reload: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._path = folder / f"{os.getpid()}.sock"
+        self._gate = gate
+        self._epoch = epoch
+        self._reload = reload
+        self._holder: asyncio.StreamWriter | None = None
+        self._expiry: asyncio.Task[None] | None = None
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        """Listen, for this user alone."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self._path)
+        finally:
+            os.umask(before)
+
+    async def close(self) -> None:
+        """Listen no more. Nothing stays held."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._path.unlink(missing_ok=True)
+        self._let_go()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while line := await reader.readline():
+                answer = await self._answer(line, writer)
+                writer.write(msgspec.json.encode(answer) + b"\n")
+                await writer.drain()
+        except (OSError, ValueError):
+            pass  # whoever asked is gone, or talks nonsense
+        finally:
+            self._tasks.discard(task)
+            if self._holder is writer:
+                await self._look_and_go_on()
+            writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> Answer:
+        error = None
+        try:
+            request = msgspec.json.decode(line, type=Request)
+            if request.command == "hold":
+                await self._hold(writer, request.seconds)
+            elif request.command == "reload":
+                await self._reload()
+            elif request.command == "release":
+                self._let_go()
+        except TimeoutError:
+            error = f"a write block was still open after {DRAIN_WITHIN_S:g} s"
+        except (OutgrowError, msgspec.DecodeError, OSError) as failure:
+            error = str(failure)
+        return Answer(self._epoch(), self._gate.held, error)
+
+    async def _hold(self, writer: asyncio.StreamWriter, seconds: float) -> None:
+        if self._holder is not None and self._holder is not writer:
+            raise BlockingIOError("somebody else holds the writes")
+        self._let_go()
+        self._holder = writer
+        self._expiry = asyncio.create_task(self._expire(seconds))
+        try:
+            await self._gate.hold(DRAIN_WITHIN_S)
+        except BaseException:
+            self._let_go()
+            raise
+
+    async def _expire(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._expiry = None
+        await self._look_and_go_on()
+
+    async def _look_and_go_on(self) -> None:
+        while True:
+            try:
+                await self._reload()
+                break
+            except (OutgrowError, OSError) as error:
+                # To go on with the old database could lose what is written to it: writers wait, and fail.
+                logger.warning("writes stay held: %s", error)
+                await asyncio.sleep(RETRY_S)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._holder = None
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None and expiry is not asyncio.current_task():
+            expiry.cancel()
+        self._gate.release()
+
+
+def listening(folder: Path) -> list[Path]:
+    """The sockets of the processes that live; those of dead ones are removed."""
+    found = []
+    for path in sorted(folder.glob("*.sock")) if folder.is_dir() else ():
+        if path.stem.isdigit() and Path(f"/proc/{path.stem}").exists():
+            found.append(path)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return found
