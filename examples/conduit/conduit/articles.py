@@ -71,7 +71,12 @@ async def create(request: Request) -> Json:
         slug = await _add(tx, article_id, viewer, new, tags)
         await counts.article_added(tx, article_id, viewer, tags)
         og.cache.invalidate(
-            changes.ARTICLES, changes.TAGS, changes.written(viewer), *map(changes.tagged, tags)
+            changes.ARTICLES,
+            changes.TAGS,
+            changes.written(viewer),
+            changes.slug(slug),
+            changes.comments(slug),
+            *map(changes.tagged, tags),
         )
         return Json(await direct.article_in(tx, slug, viewer), 201)
 
@@ -82,7 +87,9 @@ async def change(request: Request) -> Json:
     async with og.db.write(key=viewer) as tx:
         old = await _own_article(tx, request, viewer)
         slug = await _store(tx, old, wanted)
-        og.cache.invalidate(changes.article(old.id), changes.slug(old.slug), changes.comments(old.slug))
+        og.cache.invalidate(changes.article(old.id))
+        for address in {old.slug, slug}:
+            og.cache.invalidate(changes.slug(address), changes.comments(address))
         if wanted.tag_list is not UNSET:
             await _retag(tx, old.id, before=json.decode(old.tag_list), after=tidy(wanted.tag_list))
         return Json(await direct.article_in(tx, slug, viewer))

@@ -40,17 +40,16 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_index("articles_by_author", "articles", ["author_id", "id"])
-    article = sa.ForeignKey("articles.id", ondelete="CASCADE")
     op.create_table(
         "favorites",
         sa.Column("user_id", sa.BigInteger, sa.ForeignKey("users.id"), primary_key=True),
-        sa.Column("article_id", sa.BigInteger, article, primary_key=True),
+        sa.Column("article_id", sa.BigInteger, _article(), primary_key=True),
         sqlite_with_rowid=False,
     )
     op.create_index("favorites_by_article", "favorites", ["article_id", "user_id"])
     op.create_table(
         "comments",
-        sa.Column("article_id", sa.BigInteger, article.copy(), primary_key=True),
+        sa.Column("article_id", sa.BigInteger, _article(), primary_key=True),
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("author_id", sa.BigInteger, sa.ForeignKey("users.id"), nullable=False),
         sa.Column("created_at", sa.Text, nullable=False),
@@ -65,7 +64,7 @@ def upgrade() -> None:
     op.create_table(
         "article_tags",
         sa.Column("tag", sa.Text, primary_key=True),
-        sa.Column("article_id", sa.BigInteger, article.copy(), primary_key=True),
+        sa.Column("article_id", sa.BigInteger, _article(), primary_key=True),
         sqlite_with_rowid=False,
     )
     op.create_index("article_tags_by_article", "article_tags", ["article_id"])
@@ -75,6 +74,10 @@ def upgrade() -> None:
         sa.Column("value", sa.Integer, nullable=False),
     )
     op.bulk_insert(counters, [{"name": "articles", "value": 0}])
+
+
+def _article() -> sa.ForeignKey:
+    return sa.ForeignKey("articles.id", ondelete="CASCADE")
 
 
 def downgrade() -> None:
