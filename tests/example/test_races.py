@@ -93,7 +93,9 @@ async def test_deleted_while_it_is_loved_and_discussed(world: World, ann: Person
     tag = unique("tag")
     for _ in range(5):
         slugs = [(await ann.write(tagList=[tag, "common"]))["slug"] for _ in range(2)]
-        calls = [("DELETE", ann, f"/api/articles/{slug}", None) for slug in slugs for _ in range(2)]
+        calls: list[tuple[str, Person, str, Any]] = []
+        for slug in slugs:
+            calls += [("DELETE", ann, f"/api/articles/{slug}", None)] * 2
         for person in people:
             for slug in slugs:
                 path = f"/api/articles/{slug}"
