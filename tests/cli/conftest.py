@@ -29,6 +29,15 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"hello"})
 """
 
+MINIMAL_TOPOLOGY = """\
+[dashboard]
+enabled = false
+
+[application]
+name = "minimal"
+app = "app:app"
+"""
+
 
 class Outcome(NamedTuple):
     """How a call of the command ended."""
@@ -173,7 +182,7 @@ class Foreground:
 
 
 @pytest.fixture
-def application(tmp_path: Path) -> Path:
+def made(tmp_path: Path) -> Path:
     """What `outgrow new` makes."""
     directory = tmp_path / "hello"
     assert run("new", directory).code == 0
@@ -181,12 +190,20 @@ def application(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def application(made: Path) -> Path:
+    """The same without a dashboard: one process less to wait for."""
+    with (made / "outgrow.toml").open("a") as file:
+        file.write("\n[dashboard]\nenabled = false\n")
+    return made
+
+
+@pytest.fixture
 def minimal(tmp_path: Path) -> Path:
-    """The least that runs: no migrations, no Outgrow in the code."""
+    """The least that runs: no migrations, no Outgrow in the code, no dashboard."""
     directory = tmp_path / "minimal"
     directory.mkdir()
     (directory / "app.py").write_text(MINIMAL_APP)
-    (directory / "outgrow.toml").write_text('[application]\nname = "minimal"\napp = "app:app"\n')
+    (directory / "outgrow.toml").write_text(MINIMAL_TOPOLOGY)
     return directory
 
 

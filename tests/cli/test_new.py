@@ -17,6 +17,7 @@ def test_writes_an_application(tmp_path: Path) -> None:
     assert outcome.code == 0 and "outgrow up Hello-World" in outcome.out
     names = sorted(str(each.relative_to(directory)) for each in directory.rglob("*") if each.is_file())
     assert names == [".gitignore", "README.md", "app.py", "migrations/versions/0001_notes.py", "outgrow.toml"]
+    assert ".outgrow/" in (directory / ".gitignore").read_text().splitlines()
     assert 'name = "hello_world"' in (directory / "outgrow.toml").read_text()
     assert not [each for each in directory.rglob("*") if each.is_file() and NAME in each.read_text()]
     for source in directory.rglob("*.py"):

@@ -28,8 +28,8 @@ from tests.cli.conftest import (
 Up = Callable[..., Foreground]
 
 
-def test_the_new_application_runs(application: Path, up: Up) -> None:
-    fleet = up(application)
+def test_the_new_application_runs(made: Path, up: Up) -> None:
+    fleet = up(made)
     fleet.wait_ready()
     note = post(f"{fleet.url}/notes", {"text": "three little words"})
 
@@ -39,23 +39,20 @@ def test_the_new_application_runs(application: Path, up: Up) -> None:
         return newest["words"] == 3
 
     wait_until(counted, "the queued task")
-    assert run("seed", application, "--", "3").code == 0
+    assert run("seed", made, "--", "3").code == 0
     wait_until(lambda: len(get(f"{fleet.url}/notes")["notes"]) == 4, "seeded notes")
 
-    status = run("status", application, "--json").document
+    status = run("status", made, "--json").document
     assert status["stage"] == "single-server" and status["url"] == fleet.url
-    assert [(node["name"], node["state"]) for node in status["nodes"]] == [
-        ("migrate", "done"),
-        ("app", "ready"),
-        ("dashboard", "ready"),
-    ]
-    assert fleet.url in run("status", application).out
+    states = {node["name"]: node["state"] for node in status["nodes"]}
+    assert states["migrate"] == "done" and states["app"] == "ready" and status["dashboard"]
+    assert fleet.url in run("status", made).out
 
     assert fleet.interrupt() == 0
-    assert not answers(f"{fleet.url}/health") and not fleet_processes(application)
+    assert not answers(f"{fleet.url}/health") and not fleet_processes(made)
     assert fleet.url in fleet.said and "Traceback" not in fleet.said
 
-    again = up(application)
+    again = up(made)
     again.wait_ready()
     assert note["id"] in [each["id"] for each in get(f"{again.url}/notes")["notes"]], (
         "data outlives the fleet"

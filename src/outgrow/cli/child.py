@@ -31,7 +31,7 @@ def run(
     What it writes passes through; with `heard` that gets its standard output, line by line. Ctrl-C
     reaches the process too and is waited for; KeyboardInterrupt follows.
     """
-    process = subprocess.Popen(  # noqa: S603, our own module; the arguments are the caller's own
+    process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=directory,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},

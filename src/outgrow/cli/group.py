@@ -29,6 +29,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "logs": Entry("logs", "Show what the nodes have written."),
         "seed": Entry("seed", "Fill it with data, by the application's own seed function."),
         "migrate": Entry("migrate", "Bring the database to the newest migration."),
+        "load": Entry("load", "Send it requests at a chosen rate, and check what it answers."),
     },
     "This machine": {
         "doctor": Entry("doctor", "Check what is installed, and say how to install the rest."),

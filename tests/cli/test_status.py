@@ -1,0 +1,37 @@
+"""How `outgrow status` shows a fleet. That it asks the running one is in test_up.py."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from outgrow.cli import status
+from outgrow.cluster import NodeStatus, Status
+
+NOW = time.time()
+DONE = NodeStatus("migrate", "job", "done", None, None, 0, NOW)
+APP = NodeStatus("app", "service", "ready", 42, "127.0.0.1:8000", 2, NOW - 7300, 0.25, 57 << 20)
+FAILED = NodeStatus("postgres", "service", "failed", None, None, 8, NOW, text="died too often")
+
+
+def shown(*nodes: NodeStatus, dashboard: str | None = None) -> str:
+    whole = Status("hello", "separate-database", 3, "http://127.0.0.1:8000", NOW - 3700, 41, nodes, dashboard)
+    return click.unstyle(status.text(whole))
+
+
+def test_what_runs() -> None:
+    lines = shown(DONE, APP).splitlines()
+    assert lines[0] == "hello runs at stage 2, separate-database, for 1 h"
+    assert lines[1] == "http://127.0.0.1:8000   supervisor 41, epoch 3"
+    assert lines[3].split() == ["node", "state", "since", "restarts", "cpu", "memory", "pid", "address"]
+    assert lines[4].split() == ["app", "ready", "2", "h", "2", "25%", "57", "MB", "42", "127.0.0.1:8000"]
+    assert len(lines) == 5, "a job that is done is no news"
+
+
+def test_where_the_dashboard_is() -> None:
+    assert "http://127.0.0.1:9000   dashboard" in shown(APP, dashboard="http://127.0.0.1:9000")
+
+
+def test_a_failed_node_says_why() -> None:
+    assert shown(APP, FAILED).splitlines()[-1] == "postgres died too often"
