@@ -112,12 +112,15 @@ class _Supervisor:
                 os.kill(self._pid, signal.SIGTERM)
         await self._child.wait()
         await self._ended()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._stdout.read()  # asyncio lets go of a child at the end of its output
 
     async def _ended(self) -> None:
         """Wait until it has let go of the lock, which is the last thing that it does."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_WITHIN_S):
-                while self._pid is not None and self._state.holder() == self._pid:  # noqa: ASYNC110, a lock tells nobody
+                while self._pid is not None and self._state.holder() == self._pid:
                     await asyncio.sleep(0.02)
 
 
