@@ -173,7 +173,9 @@ def test_a_recorded_request_arrives_as_a_root_and_its_parts(collector: Collector
 
 def test_what_is_not_sampled_is_not_sent_but_errors_always_are(collector: Collector) -> None:
     serve(collector, connection("/fine"), connection("/broken"))
-    [root] = collector.spans().values()
+    spans = collector.spans()
+    assert set(spans) == {"GET /articles/{slug}", "SELECT articles", "INSERT tags"}, "its parts say why"
+    root = spans["GET /articles/{slug}"]
     assert attributes(root)["http.response.status_code"] == 500
     assert attributes(root)["error.type"] == "ValueError"
     assert root.status.code == Status.STATUS_CODE_ERROR
@@ -189,8 +191,7 @@ def test_queued_work_is_a_part_of_the_trace_that_asked_for_it(collector: Collect
     events = Events()
     sinks = telemetry.attach(events, endpoints.Telemetry(otlp_endpoint=collector.url, access_log=False))
     recorded = telemetry.continued({"traceparent": f"00-{TRACE}-{PARENT}-01"})
-    assert recorded.spans is not None
-    recorded.spans.append(Span("SELECT articles", time.perf_counter(), time.perf_counter(), {}))
+    recorded.spans.append(Span("query", "SELECT articles", "db", time.perf_counter(), 0.001))
     fine = telemetry.continued({"traceparent": f"00-{TRACE}-{PARENT}-00"})
     for scope, task, outcome in (
         (recorded, "index", "done"),
@@ -264,7 +265,7 @@ def test_outgoing_headers_carry_trace_and_bookmark() -> None:
     decoded = signer.decode(headers["Outgrow-Bookmark"])
     assert decoded is not None
     assert decoded.position("main") == Position(1, 7)
-    assert telemetry.continued(headers, decoded, recorded=False).spans is None
+    assert not telemetry.continued(headers, decoded, recorded=False).sampled
     continued = telemetry.continued(headers, decoded)
     assert (continued.trace_id, continued.parent_id, continued.sampled) == (TRACE, PARENT, True)
     assert continued.span_id != PARENT

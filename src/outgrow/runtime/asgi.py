@@ -227,7 +227,7 @@ class Middleware:
 
 
 class OwnPaths:
-    """/health, /health/deep, /metrics and /metrics/requests: answered by the process, invisible to the application.
+    """/health, /health/deep, /metrics, /metrics/requests: answered here, invisible to the application.
 
     Metrics and the details of deep health are for this machine alone, unless the topology says
     otherwise: see `is_local`.

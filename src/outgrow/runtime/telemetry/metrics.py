@@ -94,16 +94,23 @@ class Told(msgspec.Struct):
 class Family(Generic[S]):
     """All series of one name. `name` is the name in the text format: a counter's ends in _total."""
 
-    __slots__ = ("_make", "_series", "help", "kind", "labels", "name")
+    __slots__ = ("_bounds", "_make", "_series", "help", "kind", "labels", "name")
 
     def __init__(
-        self, name: str, kind: Kind, help: str, labels: tuple[str, ...], make: Callable[[], S]
+        self,
+        name: str,
+        kind: Kind,
+        help: str,
+        labels: tuple[str, ...],
+        make: Callable[[], S],
+        bounds: tuple[float, ...] = (),
     ) -> None:
         self.name = name
         self.kind: Kind = kind
         self.help = help
         self.labels = labels
         self._make = make
+        self._bounds = bounds
         self._series: dict[tuple[str, ...], S] = {}
 
     def series(self, *values: str) -> S:
@@ -126,8 +133,7 @@ class Family(Generic[S]):
     def told(self) -> Told:
         """The family as JSON has it."""
         series = [(values, series.figures()) for values, series in self._series.items()]
-        bounds = self._make().bounds if self.kind == "histogram" else ()
-        return Told(self.kind, self.labels, bounds, series)
+        return Told(self.kind, self.labels, self._bounds, series)
 
     def clear(self) -> None:
         """Forget every series: for gauges that are read anew at each scrape."""
@@ -168,7 +174,7 @@ class Registry:
 
     def histogram(self, name: str, help: str, bounds: tuple[float, ...], *labels: str) -> Family[Histogram]:
         """A distribution over fixed buckets."""
-        family = Family(name, "histogram", help, labels, lambda: Histogram(bounds))
+        family = Family(name, "histogram", help, labels, lambda: Histogram(bounds), bounds)
         self._add(family)
         return family
 

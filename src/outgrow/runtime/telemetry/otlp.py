@@ -1,7 +1,8 @@
 """Traces to an OpenTelemetry collector, over OTLP/HTTP.
 
 A request or message that is sampled becomes a span, and one more for each of its parts (scope.spans). So
-does one that fails: errors are always told. Spans are handed to a bounded queue and sent by a thread, in batches; when the collector is away they are dropped.
+does one that fails: errors are always told. Spans are handed to a bounded queue and sent by a thread, in
+batches; when the collector is away they are dropped.
 
 Loaded only where an endpoint is set: it needs the extra outgrow[otlp].
 """

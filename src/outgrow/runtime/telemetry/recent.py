@@ -23,7 +23,7 @@ from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope, Span
 from outgrow.runtime.telemetry.logs import PATH_LENGTH_MAX, printable
 
-KEPT_MAX = 300
+KEPT_MAX = 100
 SLOW_S = 0.5
 SLOWEST_EACH = 4
 WINDOW_S = 1.0
@@ -47,13 +47,13 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 
 
 class Part(msgspec.Struct, array_like=True):
-    """A span as it is told: milliseconds after the request's start, and how many it took."""
+    """A span as it is told: microseconds after the request's start, and how many it took."""
 
     kind: str
     name: str
     node: str
-    after_ms: float
-    ms: float
+    after_us: int
+    us: int
     error: str | None
 
 
@@ -197,10 +197,8 @@ def _told(number: int, kept: Kept) -> Request:
 
 
 def _part(span: Span, started: float) -> Part:
-    after_ms = max(0.0, (span.ended - span.seconds - started) * 1000)
-    return Part(
-        span.kind, span.name, span.node, round(after_ms, 3), round(span.seconds * 1000, 3), span.error
-    )
+    after_us = max(0, int((span.ended - span.seconds - started) * 1e6))
+    return Part(span.kind, span.name, span.node, after_us, int(span.seconds * 1e6), span.error)
 
 
 def _number(text: str) -> int:

@@ -11,7 +11,7 @@ from time import perf_counter
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Span, current
 
-SPANS_MAX = 100
+SPANS_MAX = 50
 """Parts of one request that are kept: a loop over queries must not fill the memory."""
 
 WAIT_SHOWN_S = 0.0005
