@@ -27,7 +27,7 @@ _PLAIN_EVERY_S = 5
 _CLEAR = "\r\x1b[2K"
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     """Seconds, or a text such as 2m."""
 
     name = "duration"
@@ -48,17 +48,17 @@ class _Duration(click.ParamType):
 class _ErrorsMax(NamedTuple):
     """So many errors, or such a share of all requests, are borne."""
 
-    count: float
+    most: float
     is_share: bool
 
     def exceeded(self, report: Report) -> bool:
         """Whether there were more."""
         if self.is_share:
-            return report.error_share > self.count
-        return report.failed + report.not_sent > self.count
+            return report.error_share > self.most
+        return report.failed + report.not_sent > self.most
 
 
-class _Errors(click.ParamType):
+class _Errors(click.ParamType[_ErrorsMax]):
     """A count, or a percentage."""
 
     name = "errors"
@@ -213,8 +213,8 @@ class _Watching:
             sys.stderr.write(_CLEAR + _line(progress))
             sys.stderr.flush()
         elif self._is_news(progress):
-            self._told, self._state = int(progress.second), progress.state.partition(",")[0]
-            self._console.note(click.unstyle(_line(progress)))
+            self._told, self._state = int(progress.second), _kind(progress)
+            self._console.note(click.unstyle(_line(progress)) if progress.total else self._state)
 
     def close(self) -> None:
         """The line goes."""
@@ -223,8 +223,12 @@ class _Watching:
             sys.stderr.flush()
 
     def _is_news(self, progress: Progress) -> bool:
-        changed = progress.state.partition(",")[0] != self._state
-        return changed or progress.second - self._told >= _PLAIN_EVERY_S
+        return _kind(progress) != self._state or progress.second - self._told >= _PLAIN_EVERY_S
+
+
+def _kind(progress: Progress) -> str:
+    """What it is doing, without how far it is."""
+    return progress.state.partition(",")[0]
 
 
 def _line(progress: Progress) -> str:

@@ -36,12 +36,16 @@ _BATCH_MAX = 200
 
 
 class Progress(NamedTuple):
-    """How it goes. `second` counts from the beginning, warm-up included; `row` is the last whole second."""
+    """How it goes. `second` counts from the beginning, warm-up included; `row` is the last whole one.
+
+    `total` is 0 while the set-up requests are made.
+    """
 
     state: str
     second: float
     total: float
     rate: float
+    answered_rate: float
     row: Row
     errors: int
     violations: int
@@ -86,7 +90,6 @@ class _Generator:
         self._finished = asyncio.Event()
         self._began = 0.0
         self._due: float | None = None
-        self._last_told = 0
 
     async def run(self) -> Report:
         scenario = self._scenario
@@ -239,7 +242,8 @@ class _Generator:
             state="warming up" if second < self._scenario.warmup else "loading",
             second=second,
             total=sum(phase.duration for phase in whole),
-            rate=rate_at(whole, second),
+            rate=rate_at(whole, second - recorder.row_s),
+            answered_rate=row.answered / recorder.row_s,
             row=row,
             errors=sum(recorder.errors.values()),
             violations=recorder.violations,
@@ -248,7 +252,7 @@ class _Generator:
         )
 
     def _tell_set_up(self, text: str) -> None:
-        self._tell(Progress(text, 0.0, 0.0, 0.0, Row(), 0, 0, len(self._pool.under_way), 0))
+        self._tell(Progress(text, 0.0, 0.0, 0.0, 0.0, Row(), 0, 0, len(self._pool.under_way), 0))
 
 
 def _tell_nobody(progress: Progress) -> None:

@@ -89,15 +89,7 @@ class Histogram:
         return ((step - shift * self._half + 1) << shift) - 1
 
 
-def merged(histograms: Iterable[Histogram], bits: int) -> Histogram:
-    """All of them in one."""
-    whole = Histogram(bits)
-    for each in histograms:
-        whole.add(each)
-    return whole
-
-
-def curve(steps: Iterable[tuple[int, int]], count: int) -> Iterator[tuple[float, int]]:
+def curve(steps: Iterable[tuple[float, int]], count: int) -> Iterator[tuple[float, float]]:
     """(share of the values that are at most this, this) at each step."""
     reached = 0
     for highest, number in steps:

@@ -60,7 +60,7 @@ class _Round:
                 await self._make(user)
                 done += 1
                 if done % 10 == 0 or done == len(users):
-                    self._tell(f"setting up: {self._step.name}, {done:,} of {len(users):,}")
+                    self._tell(f"set-up: {self._step.name}, {done:,} of {len(users):,}")
 
         try:
             async with asyncio.TaskGroup() as group:

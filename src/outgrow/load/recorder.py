@@ -6,7 +6,7 @@
         └──────────────────── latency ─────────────────────┘
 
 Times are seconds from the beginning; durations are kept in microseconds. Requests that were meant to
-start within the warm-up appear in the rows and nowhere else.
+start within the warm-up appear in the rows and nowhere else, but for violations: those always count.
 """
 
 from __future__ import annotations
@@ -125,6 +125,9 @@ class Recorder:
     def wrong(self, example: Example, intended: float) -> None:
         """The request has failed, or its answer was wrong."""
         self._row(example.second).errors[example.kind] += 1
+        self.violations += len(example.violations)
+        if example.violations and len(self.violating) < VIOLATIONS_SHOWN:
+            self.violating.append(_bounded(example))
         if intended < self._warmup_s:
             return
         self.errors[example.kind] += 1
@@ -132,8 +135,8 @@ class Recorder:
         named = self._named(example.request)
         named.finished += 1
         named.errors[example.kind] += 1
-        self.violations += len(example.violations)
-        self._keep(example)
+        if not example.violations:
+            self._keep(example)
 
     def not_sent(self, intended: float, now: float, why: str) -> None:
         """It never left: too many were waiting for a connection."""
@@ -143,15 +146,10 @@ class Recorder:
             self._keep(Example(NOT_SENT, "", now, "", why))
 
     def _keep(self, example: Example) -> None:
-        """The first ones, as examples."""
-        example = example._replace(detail=example.detail[:DETAIL_MAX])
-        if example.violations:
-            if len(self.violating) < VIOLATIONS_SHOWN:
-                self.violating.append(example)
-            return
+        """The first ones of each kind."""
         kinds = Counter(each.kind for each in self.examples)
         if kinds[example.kind] < EXAMPLES_MAX and len(kinds) <= EXAMPLE_KINDS_MAX:
-            self.examples.append(example)
+            self.examples.append(_bounded(example))
 
     def _named(self, name: str) -> Named:
         if name not in self.names:
@@ -171,6 +169,10 @@ class Recorder:
             first.add(second)
         self.rows = self.rows[::2]
         self.row_s *= 2
+
+
+def _bounded(example: Example) -> Example:
+    return example._replace(detail=example.detail[:DETAIL_MAX])
 
 
 def _microseconds(seconds: float) -> int:

@@ -264,7 +264,7 @@ def _warnings(recorder: Recorder, run: Run) -> list[str]:
     if waited > LATE_MS:
         found.append(
             f"1% of the requests waited {waited:.0f} ms or more for one of {run.connections} connections: "
-            "the application did not keep up with the rate, or needs more --connections (and --users)."
+            "the application did not keep up with the rate, or needs more connections (and users)."
         )
     if not recorder.answered:
         found.append("No request was answered as it should be within the measured time.")

@@ -374,7 +374,7 @@ class _Write:
 
 
 def _contradictions(call: Call, user: User, document: Any) -> list[Violation]:
-    found: list[Violation] = []
+    found: dict[str, Violation] = {}
     for read in call.step.reads:
         if not read.rises and not user.facts.any:
             continue
@@ -383,8 +383,8 @@ def _contradictions(call: Call, user: User, document: Any) -> list[Violation]:
         for fact, shown in read.shown(call.values, document):
             wrong = check(fact, shown)
             if wrong is not None:
-                found.append(Violation(fact, wrong.expected, wrong.found))
-    return found
+                found[fact] = Violation(fact, wrong.expected, wrong.found)
+    return list(found.values())
 
 
 def _doubt(call: Call) -> None:
