@@ -1,7 +1,12 @@
 """The control socket of a running fleet: one JSON line asks, JSON lines answer, the end closes.
 
-{"command": "status"}  ->  {"status": {...}}     with "measured": false nobody's CPU and memory is looked at
-{"command": "down"}    ->  {"change": {...}} ... until everything has ended
+{"command": "status"}                     ->  {"status": {...}}; "measured": false spares a look at /proc
+{"command": "down"}                       ->  {"change": {...}} ... until everything has ended
+{"command": "start", "workloads": [...]}  ->  {"change": {...}} ... {"done": true}; what runs is left alone
+{"command": "remove", "names": [...]}     ->  likewise
+{"command": "adopt", "topology": {...}}   ->  {"done": true}: the fleet is this topology from now on
+
+The last three are how a growing application changes its running fleet.
 """
 
 from __future__ import annotations
@@ -9,63 +14,79 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Status
-from outgrow.errors import FleetBusy, FleetError, FleetNotRunning, StateUnreadable
+from outgrow.errors import FleetBusy, FleetError, FleetNotRunning, OutgrowError, StateUnreadable, tell, told
 from outgrow.supervisor import orphans
 from outgrow.supervisor.supervisor import Change
+from outgrow.topology import Topology
+from outgrow.workload import Workload
 
 ANSWER_WITHIN_S = 10.0
 STOP_WITHIN_S = 120.0
+LINE_MAX = 1 << 20
 
 Tell = Callable[[Change], None]
 
 
-class Request(msgspec.Struct):
+class Request(msgspec.Struct, omit_defaults=True):
     """What is asked."""
 
-    command: Literal["status", "down"]
+    command: Literal["status", "down", "start", "remove", "adopt"]
     measured: bool = True
+    workloads: tuple[Workload, ...] = ()
+    names: tuple[str, ...] = ()
+    topology: Topology | None = None
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
-    """One line of the answer."""
+    """One line of the answer. `error` is what errors.tell writes."""
 
     status: Status | None = None
     change: Change | None = None
+    done: bool = False
     error: str | None = None
 
 
-class Control:
-    """The socket's server side. `status` is asked for each time; `stop` is called by `down`."""
+class Controlled(Protocol):
+    """What a fleet lets others do to it."""
 
-    def __init__(self, path: Path, status: Callable[[bool], Status], stop: Callable[[], None]) -> None:
+    def status(self, *, measured: bool = True) -> Status: ...
+    def request_stop(self) -> None: ...
+    async def start(self, workloads: Sequence[Workload]) -> None: ...
+    async def remove(self, names: Collection[str]) -> None: ...
+    def adopt(self, topology: Topology) -> None: ...
+
+
+class Control:
+    """The socket's server side."""
+
+    def __init__(self, path: Path, fleet: Controlled) -> None:
         self._path = path
-        self._status = status
-        self._stop = stop
+        self._fleet = fleet
         self._watching: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._changing = asyncio.Lock()
 
     async def open(self) -> None:
         """Listen, readable and writable by this user alone."""
         self._path.unlink(missing_ok=True)
         before = os.umask(0o177)  # the socket must not be open to others even for a moment
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self._path)
+            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LINE_MAX)
         finally:
             os.umask(before)
 
     def tell(self, change: Change) -> None:
-        """Pass a change on to everybody who waits for the end."""
-        line = msgspec.json.encode(Answer(change=change)) + b"\n"
+        """Pass a change on to everybody who waits for the end of something."""
         for writer in self._watching:
-            writer.write(line)
+            _write(writer, Answer(change=change))
 
     async def close(self) -> None:
         """Everything has ended: so do the answers."""
@@ -79,20 +100,45 @@ class Control:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 request = msgspec.json.decode(await reader.readline(), type=Request)
-            if request.command == "down":
-                self._watching.add(writer)
-                self._stop()
-                return
-            answer = Answer(status=await asyncio.to_thread(self._status, request.measured))
         except (msgspec.DecodeError, TimeoutError, ValueError) as error:
-            answer = Answer(error=f"not a request: {error}")
-        except (OSError, asyncio.CancelledError):
+            _write(writer, Answer(error=tell(FleetError(f"not a request: {error}"))))
             writer.close()
             return
-        with contextlib.suppress(OSError):
-            writer.write(msgspec.json.encode(answer) + b"\n")
+        except OSError:
+            writer.close()
+            return
+        if request.command == "down":
+            self._watching.add(writer)
+            self._fleet.request_stop()
+            return  # the end of the fleet closes it
+        try:
+            _write(writer, await self._do(request, writer))
             await writer.drain()
-        writer.close()
+        except OSError:
+            pass  # whoever asked is gone
+        finally:
+            self._watching.discard(writer)
+            writer.close()
+
+    async def _do(self, request: Request, writer: asyncio.StreamWriter) -> Answer:
+        if request.command == "status":
+            return Answer(status=await asyncio.to_thread(self._fleet.status, measured=request.measured))
+        self._watching.add(writer)
+        try:
+            async with self._changing:
+                if request.command == "start":
+                    await self._fleet.start(request.workloads)
+                elif request.command == "remove":
+                    await self._fleet.remove(request.names)
+                elif request.topology is not None:
+                    self._fleet.adopt(request.topology)
+        except OutgrowError as error:
+            return Answer(error=tell(error))
+        return Answer(done=True)
+
+
+def _write(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    writer.write(msgspec.json.encode(answer) + b"\n")
 
 
 async def status(directory: Path, *, measured: bool = True) -> Status:
@@ -103,7 +149,7 @@ async def status(directory: Path, *, measured: bool = True) -> Status:
     state = State(directory)
     _require_running(state)
     async with asyncio.timeout(ANSWER_WITHIN_S):
-        async for answer in _ask(state, Request("status", measured)):
+        async for answer in _ask(state, Request("status", measured=measured)):
             if answer.status is not None:
                 return answer.status
     raise FleetError(
@@ -155,9 +201,23 @@ async def _until_released(state: State) -> None:
         await asyncio.sleep(0.02)
 
 
+async def change(directory: Path, request: Request, *, tell: Tell) -> None:
+    """Change the running fleet. Raises FleetNotRunning, and what the fleet raises."""
+    state = State(directory)
+    _require_running(state)
+    async for answer in _ask(state, request):
+        if answer.change is not None:
+            tell(answer.change)
+        elif answer.error is not None:
+            raise told(answer.error) or FleetError(answer.error)
+        elif answer.done:
+            return
+    raise FleetError(f"the fleet of {state.application} ended meanwhile", hint="start it with `outgrow up`")
+
+
 async def _ask(state: State, request: Request) -> AsyncIterator[Answer]:
     try:
-        reader, writer = await asyncio.open_unix_connection(state.control)
+        reader, writer = await asyncio.open_unix_connection(state.control, limit=LINE_MAX)
     except OSError as error:
         _require_running(state)
         raise FleetError(

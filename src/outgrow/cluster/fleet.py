@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from outgrow.cluster.measure import Meter
 from outgrow.cluster.state import State
 from outgrow.cluster.status import NodeStatus, Status
 from outgrow.engines import dashboard
+from outgrow.errors import FleetError
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Change, Node, Supervisor
@@ -34,6 +35,8 @@ class Fleet:
         self._meter = Meter()
         self._since = time.time()
         self._nodes: dict[str, Node] = {}
+        self._supervisor: Supervisor | None = None
+        self._stop = asyncio.Event()
 
     async def run(self, *, tell: Tell, ready: Callable[[Status], None], stop: asyncio.Event) -> None:
         """Start everything, call `ready`, wait for `stop` or for `down`, end everything.
@@ -41,11 +44,12 @@ class Fleet:
         Raises FleetBusy, PortTaken, NodeFailed, ApplicationBroken, EngineMissing, StateUnreadable or
         FleetError; whatever happens, nothing is left running.
         """
+        self._stop = stop
         with self._state.locked():
             await asyncio.to_thread(self._end_orphans, tell)
             planned = await asyncio.to_thread(self._plan)
             endpoints.write(self._state.placement().endpoints, planned.document)
-            control = Control(self._state.control, lambda measured: self.status(measured=measured), stop.set)
+            control = Control(self._state.control, self)
 
             def told(change: Change) -> None:
                 tell(change)
@@ -54,7 +58,7 @@ class Fleet:
             supervisor = Supervisor(
                 Logs(self._state.logs), self._state.fleet, tell=told, noted=self._state.note
             )
-            self._nodes = supervisor.nodes
+            self._supervisor, self._nodes = supervisor, supervisor.nodes
             try:
                 await control.open()
                 if await _unless(stop, supervisor.start(planned.workloads)):
@@ -62,6 +66,29 @@ class Fleet:
                     await stop.wait()
             finally:
                 await _whatever_happens(self._end(supervisor, control))
+
+    def request_stop(self) -> None:
+        """End as soon as possible."""
+        self._stop.set()
+
+    async def start(self, workloads: Sequence[Workload]) -> None:
+        """Run these too. What runs already, or is done, is left alone. Raises what run raises."""
+        if self._supervisor is None or self._stop.is_set():
+            raise FleetError("the fleet is being stopped")
+        failed = [node.workload.name for node in self._nodes.values() if node.state in ("failed", "waiting")]
+        await self._supervisor.remove(failed)
+        await self._supervisor.start([each for each in workloads if each.name not in self._nodes])
+
+    async def remove(self, names: Collection[str]) -> None:
+        """Run these no longer."""
+        if self._supervisor is not None:
+            await self._supervisor.remove(names)
+
+    def adopt(self, topology: Topology) -> None:
+        """Be this topology: its endpoints have been published by whoever says so."""
+        self._topology = topology
+        self._state.epoch = endpoints.read(self._state.placement().endpoints).epoch
+        self._state.note(self._state.notes)
 
     async def _end(self, supervisor: Supervisor, control: Control) -> None:
         try:

@@ -53,6 +53,7 @@ class State:
         self.fleet = hashlib.sha256(os.fsencode(self.application)).hexdigest()[:16]
         self.logs = self.folder / "logs"
         self.epoch = 0
+        self.notes: dict[str, Note] = {}
         self._file = self.folder / "state.json"
         self._lock = self.folder / "supervisor.lock"
 
@@ -124,7 +125,8 @@ class State:
 
     def note(self, notes: Mapping[str, Note]) -> None:
         """Remember these children."""
-        self._keep(Kept(epoch=self.epoch, boot=orphans.boot_id(), notes=dict(notes)))
+        self.notes = dict(notes)
+        self._keep(Kept(epoch=self.epoch, boot=orphans.boot_id(), notes=self.notes))
 
     def orphans(self) -> list[Note]:
         """Children of a supervisor that is gone and that still run. Raises StateUnreadable."""

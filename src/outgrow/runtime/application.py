@@ -151,7 +151,6 @@ class Outgrow:
         if document.database != self.endpoints.database:
             await self.db.move(document.database, secrets.passwords)
         self.endpoints = document
-        self.events.epoch_changed(document.epoch)
 
     def _add_checks(self) -> None:
         self.health.add("database", self.db.check)

@@ -43,9 +43,6 @@ class Events:
         self.query_finished = Event("query_finished", "node", "label", "seconds", "error")
         """`label` is "SELECT articles"; `error` is None or the class name of the error."""
 
-        self.epoch_changed = Event("epoch_changed", "epoch")
-        """This process works with a newer endpoints document from now on."""
-
         self.connection_waited = Event("connection_waited", "node", "seconds")
         self.connection_opened = Event("connection_opened", "node")
         self.connection_closed = Event("connection_closed", "node")

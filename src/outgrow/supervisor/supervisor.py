@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -94,21 +94,40 @@ class Supervisor:
     async def start(self, workloads: Sequence[Workload]) -> None:
         """Start them all, each after what it names. Returns when every service is ready.
 
-        Raises PortTaken, NodeFailed, FleetError or what a node has told of itself (ApplicationBroken);
-        what has been started by then, also when cancelled, runs on until `stop` is called.
+        May be called again with more, which may come after what runs already. Raises PortTaken,
+        NodeFailed, FleetError or what a node has told of itself (ApplicationBroken); what has been
+        started by then, also when cancelled, runs on until `stop` or `remove` is called.
         """
-        ordered = in_order(workloads)
-        self._rotation = asyncio.create_task(self._rotate())
-        for workload in ordered:
+        known = [node.workload for node in self.nodes.values()]
+        added = [each for each in in_order([*known, *workloads]) if each.name not in self.nodes]
+        if self._rotation is None:
+            self._rotation = asyncio.create_task(self._rotate())
+        for workload in added:
             node = self.nodes[workload.name] = Node(workload)
             for address in workload.listen:
                 node.sockets.append(ports.listen(address))
-        for node in self.nodes.values():
+        for workload in added:
+            node = self.nodes[workload.name]
             try:
                 await self._start(node)
             except OutgrowError:
                 self._set(node, "failed")
                 raise
+
+    async def remove(self, names: Collection[str]) -> None:
+        """End these nodes and forget them; names that nobody has are passed over."""
+        gone = [node for name, node in self.nodes.items() if name in names]
+        for group in to_stop([node.workload for node in gone]):
+            await asyncio.gather(*(self._remove(each.name) for each in group))
+        self._note()
+
+    async def _remove(self, name: str) -> None:
+        node = self.nodes[name]
+        if node.watch is not None:
+            node.watch.cancel()
+            await asyncio.gather(node.watch, return_exceptions=True)
+        await self._end(node)
+        del self.nodes[name]
 
     async def stop(self) -> None:
         """End everything; what others need ends after them. However this ends, no child is left.
@@ -143,7 +162,7 @@ class Supervisor:
             self._set(node, "stopping")
             await node.process.stop(node.workload.stop.signal, node.workload.stop.grace_s)
             self._note()
-        if node.state not in ("done", "failed"):
+        if node.state not in ("waiting", "done", "failed"):
             self._set(node, "stopped")
 
     def _sweep(self) -> None:
