@@ -156,18 +156,15 @@ async def _store(tx: Writer, old: Any, wanted: ArticleChanges) -> str:
     new = {name: getattr(wanted, name) for name in ("title", "description", "body")}
     new = {f"new_{name}": old[name] if value is UNSET else value for name, value in new.items()}
     tags = old.tag_list if wanted.tag_list is UNSET else json.encode(tidy(wanted.tag_list)).decode()
+    new |= {"article_id": old.id, "new_tag_list": tags, "new_updated_at": now()}
     title = new["new_title"]
-    for slug in [old.slug] if slugs.fits(old.slug, title) else slugs.candidates(title):
+    if slugs.fits(old.slug, title):
+        await tx.execute(CHANGE_ARTICLE, new_slug=old.slug, **new)
+        return str(old.slug)
+    for slug in slugs.candidates(title):
         try:
             async with tx.savepoint():
-                await tx.execute(
-                    CHANGE_ARTICLE,
-                    article_id=old.id,
-                    new_slug=slug,
-                    new_tag_list=tags,
-                    new_updated_at=now(),
-                    **new,
-                )
+                await tx.execute(CHANGE_ARTICLE, new_slug=slug, **new)
             break
         except errors.UniqueViolation:  # another article has this address
             continue

@@ -10,12 +10,10 @@ from conduit.auth import known_viewer
 from conduit.documents import Json
 from conduit.problems import not_found
 from conduit.reading import direct
-from conduit.tables import articles, favorites
+from conduit.reading.statements import ARTICLE_TO_MARK
+from conduit.tables import favorites
 from conduit.validation import path_text
 
-HOLD_ARTICLE = (
-    sa.select(articles.c.id).where(articles.c.slug == bindparam("slug")).with_for_update(key_share=True)
-)
 ADD = insert(favorites).on_conflict_do_nothing()
 REMOVE = sa.delete(favorites).where(
     favorites.c.user_id == bindparam("user_id"), favorites.c.article_id == bindparam("article_id")
@@ -35,10 +33,14 @@ async def _change(request: Request, statement: sa.Executable, by: int) -> Json:
     viewer = known_viewer(request)
     slug = path_text(request, "slug", "article")
     async with og.db.write(key=viewer) as tx:
-        article = await tx.one(HOLD_ARTICLE, slug=slug)
-        if article is None:
+        row = await tx.one(ARTICLE_TO_MARK, slug=slug, viewer=viewer)
+        if row is None:
             raise not_found("article")
-        if await tx.execute(statement, user_id=viewer, article_id=article.id):
-            await counts.favorites_changed(tx, article.id, viewer, by)
-            og.cache.invalidate(changes.article(article.id), changes.slug(slug), changes.favorites(viewer))
-        return Json(await direct.article_in(tx, slug, viewer))
+        *columns, article_id = row
+        article = direct.article_of(*columns)
+        article.favorited = by > 0
+        if await tx.execute(statement, user_id=viewer, article_id=article_id):
+            article.favorites_count += by
+            await counts.favorites_changed(tx, article_id, viewer, by)
+            og.cache.invalidate(changes.article(article_id), changes.slug(slug), changes.favorites(viewer))
+    return Json({"article": article})

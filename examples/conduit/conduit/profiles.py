@@ -1,4 +1,4 @@
-"""Profiles, and who follows whom."""
+"""Profiles, and who follows whom. Doing it twice is doing it once."""
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -7,17 +7,16 @@ from starlette.requests import Request
 
 from conduit import changes, og
 from conduit.auth import known_viewer, viewer_of
-from conduit.blocks import Reader
-from conduit.documents import Json
+from conduit.documents import Json, Profile
 from conduit.problems import not_found
-from conduit.reading import answers, direct
+from conduit.reading import answers, statements
 from conduit.tables import follows, users
 from conduit.validation import path_text
 
-USER_ID = sa.select(users.c.id).where(users.c.username == bindparam("username"))
+FOLLOWEE = sa.select(users.c.id, *statements.AUTHOR).where(users.c.username == bindparam("username"))
 FOLLOW = insert(follows).on_conflict_do_nothing()
 UNFOLLOW = sa.delete(follows).where(
-    follows.c.follower_id == bindparam("follower"), follows.c.followee_id == bindparam("followee")
+    follows.c.follower_id == bindparam("follower_id"), follows.c.followee_id == bindparam("followee_id")
 )
 
 
@@ -27,27 +26,20 @@ async def show(request: Request) -> Json:
 
 
 async def follow(request: Request) -> Json:
-    viewer = known_viewer(request)
-    username = path_text(request, "username", "profile")
-    async with og.db.write(key=viewer) as tx:
-        followee = await _user_id(tx, username)
-        await tx.execute(FOLLOW, follower_id=viewer, followee_id=followee)
-        og.cache.invalidate(changes.follows(viewer))
-        return Json(await direct.profile_in(tx, username, viewer))
+    return await _change(request, FOLLOW, following=True)
 
 
 async def unfollow(request: Request) -> Json:
+    return await _change(request, UNFOLLOW, following=False)
+
+
+async def _change(request: Request, statement: sa.Executable, following: bool) -> Json:
     viewer = known_viewer(request)
-    username = path_text(request, "username", "profile")
     async with og.db.write(key=viewer) as tx:
-        followee = await _user_id(tx, username)
-        await tx.execute(UNFOLLOW, follower=viewer, followee=followee)
+        row = await tx.one(FOLLOWEE, username=path_text(request, "username", "profile"))
+        if row is None:
+            raise not_found("profile")
+        followee, username, bio, image = row
+        await tx.execute(statement, follower_id=viewer, followee_id=followee)
         og.cache.invalidate(changes.follows(viewer))
-        return Json(await direct.profile_in(tx, username, viewer))
-
-
-async def _user_id(tx: Reader, username: str) -> int:
-    user = await tx.one(USER_ID, username=username)
-    if user is None:
-        raise not_found("profile")
-    return int(user.id)
+    return Json({"profile": Profile(username, bio, image, following)})

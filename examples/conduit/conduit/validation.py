@@ -37,9 +37,14 @@ class Filters(NamedTuple):
     limit: int
     offset: int
 
-    def given(self) -> dict[str, Any]:
-        """Those that are not None, by name."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of a statement for a page: its filters that are set, and the offset."""
+        given = {"tag": self.tag, "author": self.author, "favorited": self.favorited, "offset": self.offset}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def shape(self) -> tuple[bool, bool, bool]:
+        """Which of the filters are set: what statement it takes."""
+        return self.tag is not None, self.author is not None, self.favorited is not None
 
 
 async def read_body(request: Request, maximum_bytes: int, field: str = "body") -> bytes:

@@ -20,17 +20,21 @@ def _personal(viewer: int | None) -> dict[str, Any]:
 
 async def articles(filters: Filters, viewer: int | None) -> bytes:
     """A list of articles."""
-    statement = statements.article_page(
-        filters.tag is not None, filters.author is not None, filters.favorited is not None, viewer is not None
-    )
+    size = statements.page_size(filters.limit)
+    statement = statements.article_page(*filters.shape(), viewer is not None, size)
     async with og.db.read() as tx:
-        return _as_list(await tx.all(statement, **filters.given(), **_personal(viewer)))
+        rows = await tx.all(statement, **filters.parameters(), **_personal(viewer))
+    return _as_list(rows[: filters.limit])
 
 
 async def feed(viewer: int, limit: int, offset: int) -> bytes:
     """What those whom the caller follows have written."""
+    size = statements.page_size(limit)
     async with og.db.read(key=viewer) as tx:
-        return _as_list(await tx.all(statements.feed_page(), viewer=viewer, limit=limit, offset=offset))
+        rows = await tx.all(
+            statements.feed_page(size), viewer=viewer, offset=offset, window=offset + size - 1
+        )
+    return _as_list(rows[:limit])
 
 
 def _as_list(rows: Sequence[Any]) -> bytes:
@@ -69,10 +73,10 @@ async def article_in(tx: Reader, slug: str, viewer: int | None) -> bytes:
     row = await tx.one(statements.article(viewer is not None), slug=slug, **_personal(viewer))
     if row is None:
         raise not_found("article")
-    return encode({"article": _article(*row)})
+    return encode({"article": article_of(*row)})
 
 
-def _article(
+def article_of(
     slug: str,
     title: str,
     description: str,
@@ -119,17 +123,13 @@ def comment_of(
 async def profile(username: str, viewer: int | None) -> bytes:
     """A profile. Raises Problem 404."""
     async with og.db.read() as tx:
-        return await profile_in(tx, username, viewer)
-
-
-async def profile_in(tx: Reader, username: str, viewer: int | None) -> bytes:
-    row = await tx.one(statements.profile(viewer is not None), username=username, **_personal(viewer))
+        row = await tx.one(statements.profile(viewer is not None), username=username, **_personal(viewer))
     if row is None:
         raise not_found("profile")
-    return encode({"profile": profile_of(*row)})
+    return encode({"profile": _profile(*row)})
 
 
-def profile_of(username: str, bio: str | None, image: str | None, following: int = 0) -> Profile:
+def _profile(username: str, bio: str | None, image: str | None, following: int = 0) -> Profile:
     return Profile(username, bio, image, bool(following))
 
 

@@ -197,10 +197,10 @@ async def _page(filters: Filters) -> Page:
         depends += (changes.username(favorited), changes.favorites(await _user_id(favorited)))
 
     async def load() -> Page:
-        statement = statements.article_ids(tag is not None, author is not None, favorited is not None)
+        statement = statements.article_ids(*filters.shape(), statements.page_size(limit))
         async with og.db.read() as tx:
-            rows = await tx.all(statement, **filters.given())
-        return _page_of([(row[1], row[2]) for row in rows if row[1] is not None], rows[0][0])
+            rows = await tx.all(statement, **filters.parameters())
+        return _page_of([(row[1], row[2]) for row in rows[:limit] if row[1] is not None], rows[0][0])
 
     return await og.cache.get(f"page:{limit}:{offset}:{filters[:3]}", load, ttl=TTL, tags=depends)
 

@@ -68,6 +68,10 @@ def article(personal: bool) -> Query:
     )
 
 
+ARTICLE_TO_MARK = article(True).add_columns(articles.c.id).with_for_update(of=articles, key_share=True)
+"""The same with its id, locked: one favourite of it at a time."""
+
+
 @cache
 def profile(personal: bool) -> Query:
     """The user named :username."""
@@ -86,7 +90,7 @@ def article_comments(personal: bool) -> Query:
         .outerjoin(users, users.c.id == comments.c.author_id)
         .where(articles.c.slug == SLUG)
         .order_by(comments.c.number.desc())
-        .limit(COMMENTS_MAX)
+        .limit(sa.literal_column(str(COMMENTS_MAX)))
     )
 
 
@@ -94,23 +98,35 @@ POPULAR_TAGS = (
     sa.select(tags.c.name)
     .where(tags.c.articles_count > 0)
     .order_by(tags.c.articles_count.desc(), tags.c.name)
-    .limit(TAGS_MAX)
+    .limit(sa.literal_column(str(TAGS_MAX)))
 )
 
 
 # --- Lists: which articles are on the page, then all of the page and the total in one statement.
 
+PAGE_SIZES = (10, 20, 50, 100)
+
+
+def page_size(limit: int) -> int:
+    """How many articles to ask for, at least :limit; the rest is cut off afterwards.
+
+    The number stands in the statement's text: of a parameter, PostgreSQL's plan for all values assumes
+    that it is a tenth of the table, and reads whole tables where it should look up twenty rows.
+    """
+    return next(size for size in PAGE_SIZES if size >= limit)
+
 
 @cache
-def article_page(tag: bool, author: bool, favorited: bool, personal: bool) -> Query:
-    """A page (:limit, :offset) of the articles that pass these filters; see `_whole`."""
-    return _whole(_matching(tag, author, favorited), _total(tag, author, favorited), personal)
+def article_page(tag: bool, author: bool, favorited: bool, personal: bool, size: int) -> Query:
+    """A page from :offset on of the articles that pass these filters; see `_whole`."""
+    page = _cut(_matching(tag, author, favorited), size)
+    return _whole(page, _total(tag, author, favorited), personal)
 
 
 @cache
-def article_ids(tag: bool, author: bool, favorited: bool) -> Query:
+def article_ids(tag: bool, author: bool, favorited: bool, size: int) -> Query:
     """The same page: total, id, author_id. One row without an id when it is empty."""
-    page = _cut(_matching(tag, author, favorited))
+    page = _cut(_matching(tag, author, favorited), size)
     total = sa.select(_total(tag, author, favorited).label("total")).subquery("whole")
     joined = total.outerjoin(page, sa.true()).outerjoin(articles, articles.c.id == page.c.id)
     return (
@@ -121,16 +137,36 @@ def article_ids(tag: bool, author: bool, favorited: bool) -> Query:
 
 
 @cache
-def feed_page() -> Query:
-    """A page of what those whom :viewer follows have written; see `_whole`."""
-    followed = sa.select(follows.c.followee_id).where(follows.c.follower_id == VIEWER)
-    matching = sa.select(articles.c.id.label("id")).where(articles.c.author_id.in_(followed))
-    counts = (
-        sa.select(sa.func.coalesce(sa.func.sum(users.c.articles_count), 0))
-        .join_from(follows, users, users.c.id == follows.c.followee_id)
-        .where(follows.c.follower_id == VIEWER)
+def feed_page(size: int) -> Query:
+    """A page from :offset on of what those whom :viewer follows have written; see `_whole`.
+
+    Of each of them no more than the newest :window + 1 can be on it: `horizon` says where those begin.
+    """
+    theirs, new = articles.alias("theirs"), articles.alias("new")
+    oldest = (
+        sa.select(theirs.c.id)
+        .where(theirs.c.author_id == follows.c.followee_id)
+        .order_by(theirs.c.id.desc())
+        .limit(sa.literal_column("1"))
+        .offset(bindparam("window"))
+        .scalar_subquery()
     )
-    return _whole(matching, counts.scalar_subquery(), personal=True)
+    horizon = (
+        sa.select(follows.c.followee_id, sa.func.coalesce(oldest, sa.literal_column("0")).label("since"))
+        .where(follows.c.follower_id == VIEWER)
+        .cte("horizon")
+        .prefix_with("MATERIALIZED")
+    )
+    recent = sa.and_(new.c.author_id == horizon.c.followee_id, new.c.id >= horizon.c.since)
+    page = _cut(sa.select(new.c.id.label("id")).join_from(horizon, new, recent), size)
+    written = sa.select(users.c.articles_count).where(users.c.id == follows.c.followee_id).scalar_subquery()
+    total = (
+        sa.select(sa.func.coalesce(sa.func.sum(written), 0))
+        .where(follows.c.follower_id == VIEWER)
+        .select_from(follows)
+        .scalar_subquery()
+    )
+    return _whole(page, total, personal=True)
 
 
 def _matching(tag: bool, author: bool, favorited: bool) -> Query:
@@ -173,15 +209,14 @@ def _total(tag: bool, author: bool, favorited: bool) -> ColumnElement[int]:
     return sa.func.coalesce(kept.scalar_subquery(), 0)
 
 
-def _cut(matching: Query) -> sa.Subquery:
+def _cut(matching: Query, size: int) -> sa.Subquery:
     """The page of it that is asked for, newest first."""
     newest_first = matching.order_by(matching.selected_columns.id.desc())
-    return newest_first.limit(bindparam("limit")).offset(bindparam("offset")).subquery("page")
+    return newest_first.limit(sa.literal_column(str(size))).offset(bindparam("offset")).subquery("page")
 
 
-def _whole(matching: Query, total: ColumnElement[int], personal: bool) -> Query:
+def _whole(page: sa.Subquery, total: ColumnElement[int], personal: bool) -> Query:
     """Total, then each article of the page with its author. An empty page is one row, for its total."""
-    page = _cut(matching)
     whole = sa.select(total.label("total")).subquery("whole")
     joined = (
         whole.outerjoin(page, sa.true())
@@ -258,7 +293,7 @@ COMMENT_PIECES = (
     .outerjoin(comments, comments.c.article_id == articles.c.id)
     .where(articles.c.slug == SLUG)
     .order_by(comments.c.number.desc())
-    .limit(COMMENTS_MAX)
+    .limit(sa.literal_column(str(COMMENTS_MAX)))
 )
 USER_NAMED = sa.select(users.c.id).where(users.c.username == bindparam("username"))
 FAVORITES_OF = sa.select(favorites.c.article_id).where(favorites.c.user_id == VIEWER).limit(bindparam("most"))
