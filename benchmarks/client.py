@@ -113,7 +113,6 @@ class Connection(asyncio.Protocol):
             return
         self._held, self._length = b"", -1
         self._done(self)
-        return
 
     def _read_head(self, head: bytes) -> int:
         """The body's length. An answer that is no success is noted as the failure."""
@@ -129,8 +128,10 @@ class Connection(asyncio.Protocol):
         return int(head[start + 18 : head.find(b"\r\n", start + 18)])
 
 
-async def closed_loop(port: int, session: Session, seconds: float, connections: int = CONNECTIONS) -> Load:
-    """As many requests as get answered. Raises WrongAnswer for the first that is no success."""
+async def closed_loop(
+    port: int, session: Session, seconds: float, connections: int = CONNECTIONS, *, limit: int | None = None
+) -> Load:
+    """As many requests as get answered, or `limit`. Raises WrongAnswer for the first that is no success."""
     load = Load()
     loop = asyncio.get_running_loop()
     finished: asyncio.Future[None] = loop.create_future()
@@ -147,7 +148,7 @@ async def closed_loop(port: int, session: Session, seconds: float, connections: 
             return
         load.requests += 1
         load.latencies.append(now - connection.intended)
-        if now < deadline:
+        if now < deadline and (limit is None or load.requests < limit):
             connection.send(now)
             return
         connection.close()

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Key = TypeVar("Key", int, str)
 
 PASSWORD = "correct horse battery"
 FIRST_MS = int(datetime(2024, 6, 1, tzinfo=UTC).timestamp() * 1000)
 ARTICLE_EVERY_MS = 1_800_000
 TAGS = 120
 WORDS = (
-    "account balance cache database engine failure gateway history index journal kernel latency memory "
-    "network observer partition query replica server throughput upgrade value window zone almost before "
-    "every grows holds keeps later measures never often proves quickly reads serves takes under waits writes"
-).split()
+    *("account", "balance", "cache", "database", "engine", "failure", "gateway", "history", "index"),
+    *("journal", "kernel", "latency", "memory", "network", "observer", "partition", "query", "replica"),
+    *("server", "throughput", "upgrade", "value", "window", "zone", "almost", "before", "every", "grows"),
+    *("holds", "keeps", "later", "measures", "never", "often", "proves", "quickly", "reads", "serves"),
+    *("takes", "under", "waits", "writes"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,21 +107,24 @@ class Data:
     @property
     def newest_ms(self) -> int:
         """No row is younger."""
-        return max(self.articles[-1].updated_ms, max(comment.created_ms for comment in self.comments))
+        return max(
+            *(article.updated_ms for article in self.articles),
+            *(comment.created_ms for comment in self.comments),
+        )
 
 
 def make(size: Size, seed: int = 1) -> Data:
     """The same data for the same size and seed."""
     rng = random.Random(seed)
     users = [_user(number, rng) for number in range(1, size.users + 1)]
-    authors = zipf(size.users, 0.6)
+    authors = Zipf(size.users, 0.6)
     articles = [_article(number, authors.draw(rng), rng) for number in range(1, size.articles + 1)]
     return Data(
         users=users,
         articles=articles,
         comments=_comments(size, rng),
-        favourites=_pairs(size.favourites, size.users, zipf(size.articles, 0.7), rng),
-        follows=_pairs(size.follows, size.users, zipf(size.users, 0.8), rng, same=False),
+        favourites=_pairs(size.favourites, size.users, Zipf(size.articles, 0.7), rng),
+        follows=_pairs(size.follows, size.users, Zipf(size.users, 0.8), rng, same=False),
     )
 
 
@@ -140,7 +148,7 @@ class Zipf:
         return rng.choices(self._numbers, cum_weights=self._weights)[0]
 
 
-zipf = Zipf
+_TAG_RANKS = Zipf(TAGS, 0.8)
 
 
 def _user(number: int, rng: random.Random) -> User:
@@ -154,23 +162,20 @@ def _article(number: int, author: int, rng: random.Random) -> Article:
     title = _sentence(rng, 6)
     created = FIRST_MS + number * ARTICLE_EVERY_MS + rng.randrange(1000)
     updated = created if rng.random() < 0.8 else created + rng.randrange(60_000, 1_000_000)
-    tags = zipf_tags(rng)
+    tagged = tags(rng)
     slug = f"{title.lower().rstrip('.').replace(' ', '-')}-{number:08x}"
     body = "\n\n".join(" ".join(_sentence(rng, 12) for _ in range(4)) for _ in range(rng.randrange(2, 6)))
-    return Article(number, slug, title, _sentence(rng, 14), body, tags, author, created, updated)
+    return Article(number, slug, title, _sentence(rng, 14), body, tagged, author, created, updated)
 
 
-_TAG_RANKS = zipf(TAGS, 0.8)
-
-
-def zipf_tags(rng: random.Random) -> tuple[str, ...]:
+def tags(rng: random.Random) -> tuple[str, ...]:
     """None to five tags, sorted."""
     numbers = {_TAG_RANKS.draw(rng) for _ in range(rng.randrange(6))}
     return tuple(sorted(f"{WORDS[number % len(WORDS)]}{number}" for number in numbers))
 
 
 def _comments(size: Size, rng: random.Random) -> list[Comment]:
-    articles = zipf(size.articles, 0.5)
+    articles = Zipf(size.articles, 0.5)
     start = FIRST_MS + (size.articles + 1) * ARTICLE_EVERY_MS
     return [
         Comment(
@@ -199,8 +204,8 @@ def _sentence(rng: random.Random, words: int) -> str:
     return " ".join(rng.choices(WORDS, k=words)).capitalize() + "."
 
 
-def _count(keys: object) -> dict[int, int]:
-    counts: dict[int, int] = defaultdict(int)
-    for key in keys:  # type: ignore[attr-defined]
+def _count(keys: Iterable[Key]) -> dict[Key, int]:
+    counts: dict[Key, int] = defaultdict(int)
+    for key in keys:
         counts[key] += 1
     return dict(counts)

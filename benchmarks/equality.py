@@ -9,7 +9,6 @@ check: only that it is one), ids of comments and slugs made during the check are
 from __future__ import annotations
 
 import http.client
-import random
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple

@@ -27,16 +27,20 @@ ENGINES = ("postgres", "sqlite")
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often. Seconds."""
+    """How long and how often. Seconds.
+
+    The warm-up ends after so many requests, or so many seconds for those that cannot make them.
+    """
 
     rounds: int
     warm_up: float
+    warm_up_requests: int
     measured: float
     size: Size = FULL
 
 
-PLAN = Plan(rounds=5, warm_up=4.0, measured=8.0)
-QUICK = Plan(rounds=1, warm_up=1.0, measured=2.0)
+PLAN = Plan(rounds=5, warm_up=12.0, warm_up_requests=20_000, measured=8.0)
+QUICK = Plan(rounds=1, warm_up=4.0, warm_up_requests=4_000, measured=2.0)
 
 
 @dataclass
@@ -83,18 +87,16 @@ class Bench:
     def _start(self, version: Version, directory: str) -> Application:
         return version.application(self.databases.copy(version.schema), Path(directory))
 
-    async def _peak(
-        self, application: Application, requests: Sequence[Request]
-    ) -> tuple[Load, float, float]:
+    async def _peak(self, application: Application, requests: Sequence[Request]) -> tuple[Load, float, float]:
         session = Session(requests, equality.tokens(application.port, self.data))
-        await closed_loop(application.port, session, self.plan.warm_up)
+        await closed_loop(application.port, session, self.plan.warm_up, limit=self.plan.warm_up_requests)
         cpu, database = application.cpu_seconds(), self.databases.cpu_seconds()
         load = await closed_loop(application.port, session, self.plan.measured)
         return load, application.cpu_seconds() - cpu, self.databases.cpu_seconds() - database
 
     async def _latency(self, application: Application, rate: float) -> Load:
         session = Session(self.requests, equality.tokens(application.port, self.data))
-        await closed_loop(application.port, session, self.plan.warm_up)
+        await closed_loop(application.port, session, self.plan.warm_up, limit=self.plan.warm_up_requests)
         return await open_loop(application.port, session, rate, self.plan.measured)
 
 
@@ -150,7 +152,7 @@ def _section(
     return "\n\n".join(
         (
             f"### {name}",
-            f"{equal} answers compared, all equal. {shares['with a token']:.0f}% of the requests carry a token.",
+            f"{equal} answers compared, all equal. {shares['with a token']:.0f}% of requests have a token.",
             _peak_table(bench.versions, peaks),
             _latency_table(latencies),
             "\n".join(_verdicts(peaks, latencies)),
@@ -159,7 +161,14 @@ def _section(
 
 
 def _peak_table(compared: Sequence[Version], peaks: Mapping[str, Peak]) -> str:
-    head = ["version", "requests/s", "times the sketch", "times the conventional", "CPU us: app", "CPU us: db"]
+    head = [
+        "version",
+        "requests/s",
+        "times the sketch",
+        "times the conventional",
+        "CPU us: app",
+        "CPU us: db",
+    ]
     rows = [
         [
             version.name,
@@ -194,9 +203,7 @@ def _milliseconds(loads: Sequence[Load], share: float) -> list[float]:
     return [1000 * percentile(load.latencies, share) for load in loads]
 
 
-def _verdicts(
-    peaks: Mapping[str, Peak], latencies: Sequence[tuple[Version, float, list[Load]]]
-) -> list[str]:
+def _verdicts(peaks: Mapping[str, Peak], latencies: Sequence[tuple[Version, float, list[Load]]]) -> list[str]:
     def ratio(version: Version, to: Version) -> float:
         return report.median(ratios(peaks, version, to))
 
@@ -213,7 +220,7 @@ def _verdicts(
 
 def run_kinds(*, quick: bool = False, engines: Sequence[str] = ENGINES) -> str:
     """The same, one kind of request at a time: where the time goes. No part of the targets."""
-    plan = Plan(rounds=1 if quick else 3, warm_up=1.0, measured=1.5 if quick else 3.0)
+    plan = QUICK if quick else Plan(rounds=3, warm_up=6.0, warm_up_requests=6_000, measured=3.0)
     data = make(plan.size)
     return "\n\n".join(_engine_kinds(engine, data, plan) for engine in engines)
 
@@ -236,7 +243,12 @@ def _engine_kinds(engine: str, data: Data, plan: Plan) -> str:
                 print(f"  {engine}: {' | '.join(rows[-1])}", flush=True)
     finally:
         databases.close()
-    head = ["request", *(f"{version.name}: us app + db" for version in compared), "off to sketch", "on to sketch"]
+    head = [
+        "request",
+        *(f"{version.name}: us app + db" for version in compared),
+        "off to sketch",
+        "on to sketch",
+    ]
     return f"### {engine}\n\n{report.table(head, rows)}"
 
 

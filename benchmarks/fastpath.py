@@ -136,7 +136,7 @@ def _row(table: sa.Table, number: int, words: Sequence[str]) -> dict[str, Any]:
 
 def _sql(name: str, mark: str) -> str:
     columns = ", ".join(column.name for column in TABLES[name].columns)
-    return f"SELECT {columns} FROM {name} WHERE id = {mark}"  # noqa: S608
+    return f"SELECT {columns} FROM {name} WHERE id = {mark}"
 
 
 async def _on_postgres(url: str, og: Outgrow, plan: Plan) -> str:
@@ -158,9 +158,7 @@ async def _on_postgres(url: str, og: Outgrow, plan: Plan) -> str:
             rates = await _measure(cases, plan)
             parts.append(_table("PostgreSQL", name, rates, "asyncpg, its own pool"))
             ratio = report.median(_ratios(rates, "outgrow", "asyncpg, its own pool"))
-            parts.append(
-                report.verdict("outgrow to asyncpg's pool, rates", ratio, 2.0, at_least=True)
-            )
+            parts.append(report.verdict("outgrow to asyncpg's pool, rates", ratio, 2.0, at_least=True))
         return "\n\n".join(parts)
     finally:
         await pool.close()
@@ -183,9 +181,7 @@ async def _on_sqlite(url: str, og: Outgrow, plan: Plan) -> str:
             rates = await _measure(cases, plan)
             parts.append(_table("SQLite", name, rates, "sqlite3"))
             ratio = report.median(_ratios(rates, "sqlite3", "outgrow"))
-            parts.append(
-                report.verdict("time of outgrow to time of sqlite3", ratio, 1.3, at_least=False)
-            )
+            parts.append(report.verdict("time of outgrow to time of sqlite3", ratio, 1.3, at_least=False))
         return "\n\n".join(parts)
     finally:
         raw.close()
@@ -233,7 +229,7 @@ def _outgrow(og: Outgrow, statement: sa.Select[Any]) -> Case:
             for number in numbers:
                 async with og.db.read(key=number) as tx:
                     row = await tx.one(statement, row_id=number)
-                assert row[0] == number
+                assert row is not None and row[0] == number
         finally:
             request.current.reset(token)
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from benchmarks.data import WORDS, Data, zipf, zipf_tags
+from benchmarks.data import WORDS, Data, Zipf, tags
 
 SIGNED_IN_SHARE = 0.4
 """Of the lists, articles and comments read; of the feed and of writes it is all, of the tags none."""
@@ -81,21 +81,22 @@ class _Builder:
         self.rng = rng
         self._data = data
         self._users = sessions(data)
-        self._read = zipf(len(data.articles), 0.9)
-        self._authors = zipf(len(data.users), 0.6)
+        self._read = Zipf(len(data.articles), 0.9)
+        self._authors = Zipf(len(data.users), 0.6)
         mine = set(self._users)
         self._own = [article for article in data.articles if article.author in mine]
 
     def list(self) -> Request:
         kind = self.rng.choices(list(LISTS), list(LISTS.values()))[0]
         user = self._data.users[self._authors.draw(self.rng) - 1].username
-        query: dict[str, str | int] = {
+        queries: dict[str, dict[str, str | int]] = {
             "newest": {},
             "later pages": {"limit": 20, "offset": 20 * self.rng.randint(1, 10)},
             "by tag": {"tag": self._tag()},
             "by author": {"author": user},
             "favourited by": {"favorited": user},
-        }[kind]
+        }
+        query = queries[kind]
         path = "/api/articles" + (f"?{urlencode(query)}" if query else "")
         return Request("list", "GET", path, self._perhaps())
 
@@ -134,7 +135,7 @@ class _Builder:
             "title": self._text(5),
             "description": self._text(12),
             "body": self._text(180),
-            "tagList": zipf_tags(self.rng),
+            "tagList": tags(self.rng),
         }
         return Request(
             "create", "POST", "/api/articles", self._user(), msgspec.json.encode({"article": article})
@@ -142,9 +143,7 @@ class _Builder:
 
     def update(self) -> Request:
         article = self.rng.choice(self._own)
-        body = msgspec.json.encode(
-            {"article": {"description": self._text(12), "body": self._text(180)}}
-        )
+        body = msgspec.json.encode({"article": {"description": self._text(12), "body": self._text(180)}})
         return Request("update", "PUT", f"/api/articles/{article.slug}", article.author, body)
 
     def _popular(self) -> str:

@@ -16,7 +16,7 @@ import uvloop
 from benchmarks import machine, report, versions
 from benchmarks.client import Session, closed_loop
 from benchmarks.data import FULL, make
-from benchmarks.example import Bench, Peak
+from benchmarks.example import PLAN, QUICK, Bench, Peak
 from benchmarks.example import Plan as ExamplePlan
 from benchmarks.mix import Request
 from benchmarks.servers import ROOT, Application, open_databases
@@ -48,7 +48,7 @@ def run(*, quick: bool = False) -> str:
     plan = Plan(rounds=2, measured=0.7) if quick else Plan(rounds=9, measured=2.5)
     with machine.pinned(machine.client_core()):
         small = [_small(path, plan) for path in ("/bytes", "/row")]
-        realistic = _example(ExamplePlan(1, 1.0, 1.5) if quick else ExamplePlan(5, 3.0, 6.0))
+        realistic = _example(QUICK if quick else PLAN)
     return "\n\n".join((*small, realistic))
 
 

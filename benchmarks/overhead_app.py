@@ -30,8 +30,6 @@ async def answer_row(request: Request) -> Response:
     return Response(b"%d" % row[0], media_type="text/plain")
 
 
-app = Starlette(
-    routes=[Route("/bytes", answer_bytes), Route("/row", answer_row)], lifespan=og.lifespan
-)
+app = Starlette(routes=[Route("/bytes", answer_bytes), Route("/row", answer_row)], lifespan=og.lifespan)
 if INSTALLED:
     og.install(app)

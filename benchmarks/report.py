@@ -38,7 +38,9 @@ def verdict(what: str, value: float, target: float, *, at_least: bool, unit: str
     """One line: the figure, what it should be, and whether it is."""
     good = value >= target if at_least else value <= target
     relation = "at least" if at_least else "at most"
-    return f"- {what}: **{value:.2f}{unit}**, target {relation} {target:g}{unit}: {'met' if good else 'MISSED'}"
+    return (
+        f"- {what}: **{value:.2f}{unit}**, target {relation} {target:g}{unit}: {'met' if good else 'MISSED'}"
+    )
 
 
 def write(name: str, text: str, *, quick: bool) -> None:
@@ -46,11 +48,15 @@ def write(name: str, text: str, *, quick: bool) -> None:
     facts = machine.describe()
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     kind = "; a quick run, whose figures are not to be trusted" if quick else ""
-    note = f"{moment}; {facts['machine']}; {facts['cores']}; Python {facts['python']}; {facts['packages']}{kind}."
+    place, software = (
+        f"{facts['machine']}; {facts['cores']}",
+        f"Python {facts['python']}; {facts['packages']}",
+    )
+    note = f"{moment}; {place}; {software}{kind}."
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     document = DOCUMENT.read_text()
-    place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not place.search(document):
+    room = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not room.search(document):
         raise SystemExit(f"{DOCUMENT.name} has no place for {name}: add the lines {begin} and {end}")
     filled = f"{begin}\n{text.strip()}\n\nMeasured {note}\n{end}"
-    DOCUMENT.write_text(place.sub(lambda _: filled, document))
+    DOCUMENT.write_text(room.sub(lambda _: filled, document))

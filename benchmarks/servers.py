@@ -112,7 +112,7 @@ class Application:
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         self._directory = directory
         self._probe = f"http://127.0.0.1:{port}{probe}"
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from argon2 import PasswordHasher
 
+from benchmarks.conduit import load as conduit
 from benchmarks.conventional import load as conventional
 from benchmarks.data import PASSWORD, Data
-from benchmarks.conduit import load as conduit
 from benchmarks.servers import ROOT, Application, free_port
 from benchmarks.sketch import load as sketch
 from outgrow import endpoints
@@ -106,9 +106,7 @@ def _example(cache: bool) -> Callable[[str, Path], Application]:
     return lambda url, directory: outgrow_application(url, directory, cache=cache)
 
 
-SKETCH = Version(
-    "sketch", "sketch", _load_sketch, _plain("benchmarks.sketch.app", "SKETCH_DATABASE")
-)
+SKETCH = Version("sketch", "sketch", _load_sketch, _plain("benchmarks.sketch.app", "SKETCH_DATABASE"))
 CONVENTIONAL = Version(
     "conventional",
     "conventional",

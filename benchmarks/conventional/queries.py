@@ -17,10 +17,12 @@ RELATED = (joinedload(Article.author, innerjoin=True), selectinload(Article.tags
 
 
 async def page(
-    session: AsyncSession, query: Select[tuple[Article]], reader: User | None, limit: int, offset: int
+    session: AsyncSession, query: Select[Article], reader: User | None, limit: int, offset: int
 ) -> ArticlesResponse:
     """One page of the articles that `query` finds, newest first, and how many they are."""
-    total = await session.scalar(select(func.count()).select_from(query.with_only_columns(Article.id).subquery()))
+    total = await session.scalar(
+        select(func.count()).select_from(query.with_only_columns(Article.id).subquery())
+    )
     newest = query.order_by(Article.created_at.desc(), Article.id.desc()).limit(limit).offset(offset)
     articles = (await session.scalars(newest.options(*RELATED))).all()
     liked = await _liked(session, reader, [article.id for article in articles])
@@ -32,7 +34,7 @@ async def page(
     return ArticlesResponse(articles=listed, articles_count=total or 0)
 
 
-def filtered(tag: str | None, author: str | None, favorited: str | None) -> Select[tuple[Article]]:
+def filtered(tag: str | None, author: str | None, favorited: str | None) -> Select[Article]:
     """The articles under the filters."""
     query = select(Article)
     if tag is not None:
@@ -45,10 +47,12 @@ def filtered(tag: str | None, author: str | None, favorited: str | None) -> Sele
     return query
 
 
-def feed(user: User) -> Select[tuple[Article]]:
+def feed(user: User) -> Select[Article]:
     """The articles of those whom the user follows."""
-    return select(Article).join(follows, follows.c.followed_id == Article.author_id).where(
-        follows.c.follower_id == user.id
+    return (
+        select(Article)
+        .join(follows, follows.c.followed_id == Article.author_id)
+        .where(follows.c.follower_id == user.id)
     )
 
 

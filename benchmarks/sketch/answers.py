@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+
 class Author(msgspec.Struct, gc=False):
     username: str
     bio: str | None
@@ -97,7 +98,8 @@ def comment(row: Sequence[Any]) -> Comment:
 
 def profile(row: Sequence[Any], following: bool) -> Response:
     """A profile, from: username, bio, image."""
-    return answer({"profile": Author(*row, following)})
+    username, bio, image = row
+    return answer({"profile": Author(username, bio, image, following)})
 
 
 def answer(document: Any, status: int = 200) -> Response:

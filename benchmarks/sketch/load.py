@@ -62,8 +62,10 @@ def _tables(data: Data, password: str) -> dict[str, tuple[list[str], Rows]]:
             ],
         ),
         "articles": (
-            ["id", "slug", "title", "description", "body", "tags", "author_id", "favourites_count"]
-            + ["created_at", "updated_at"],
+            [
+                *("id", "slug", "title", "description", "body", "tags", "author_id"),
+                *("favourites_count", "created_at", "updated_at"),
+            ],
             [
                 (
                     *(a.id, a.slug, a.title, a.description, a.body, _json(a.tags), a.author),
@@ -85,7 +87,11 @@ def _tables(data: Data, password: str) -> dict[str, tuple[list[str], Rows]]:
 
 
 def _text(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(milliseconds / 1000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def _json(tags: Sequence[str]) -> str:

@@ -146,7 +146,8 @@ class SQLiteStore:
         moment, text = now(), json.dumps(tags, separators=(",", ":"))
         with self._transaction() as write:
             (number,) = write(
-                "INSERT INTO articles (slug, title, description, body, tags, author_id, created_at, updated_at)"
+                "INSERT INTO articles"
+                " (slug, title, description, body, tags, author_id, created_at, updated_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
                 (slug, title, description, body, text, user, moment, moment),
             ).fetchone()
