@@ -186,7 +186,7 @@ class _Generator:
 
     def _judge(self, call: Call, intended: float, sent: float, outcome: Answer | Failure) -> None:
         now = self._now()
-        name = call.step.name
+        name, asked = call.step.name, call.asked
         trace_id = self._traffic.trace_id(call)
         verdict = self._traffic.judge(call, outcome)
         if not verdict.kind:
@@ -195,7 +195,7 @@ class _Generator:
             detail = verdict.detail
             if verdict.violations and isinstance(outcome, Answer):
                 detail = outcome.body[:4_000].decode("utf-8", "replace")
-            example = Example(verdict.kind, name, now, trace_id, detail, verdict.violations)
+            example = Example(verdict.kind, name, now, trace_id, asked, detail, verdict.violations)
             self._recorder.wrong(example, intended)
 
     def _finish_if_done(self) -> None:

@@ -285,10 +285,11 @@ def _case(case: Case) -> str:
         for each in case.contradictions
     )
     where = escape(case.request) if case.request else "not sent"
+    asked = f"<p><code>{escape(case.asked)}</code></p>" if case.asked else ""
     trace = f"<p>trace <code>{case.trace_id}</code></p>" if case.trace_id else ""
     return (
         f"<details><summary>{escape(case.kind)}: {where} at {case.second:.3f} s</summary>"
-        f"{f'<ul>{facts}</ul>' if facts else ''}{trace}<pre>{escape(case.detail)}</pre></details>"
+        f"{f'<ul>{facts}</ul>' if facts else ''}{asked}{trace}<pre>{escape(case.detail)}</pre></details>"
     )
 
 

@@ -113,10 +113,8 @@ class _Reading:
         arguments = get_args(kind)
         inner = _section(arguments[-1]) if get_origin(kind) is dict else None
         if inner is not None:
-            return {
-                name: self.section(_table(each, f"{place}.{name}"), inner, f"{place}.{name}")
-                for name, each in _table(raw, place).items()
-            }
+            places = {name: f"{place}.{name}" for name in _table(raw, place)}
+            return {name: self._entry(raw[name], inner, where) for name, where in places.items()}
         inner = _section(arguments[0]) if get_origin(kind) is tuple and arguments else None
         if inner is not None:
             return self._sections(raw, inner, place)
@@ -125,10 +123,12 @@ class _Reading:
     def _sections(self, raw: Any, kind: type[Section], place: str) -> tuple[Any, ...]:
         if not isinstance(raw, list):
             raise _Wrong(f"must be an array of tables, not {_shown(raw)}", f"write [[{place}]]")
-        return tuple(
-            self.section(_table(each, f"{place}[{number}]"), kind, f"{place}[{number}]")
-            for number, each in enumerate(raw)
-        )
+        return tuple(self._entry(each, kind, f"{place}[{number}]") for number, each in enumerate(raw))
+
+    def _entry(self, raw: Any, kind: type[Section], place: str) -> Section | None:
+        with self._noting(place):
+            return self.section(_table(raw, place), kind, place)
+        return None
 
 
 def _section(kind: Any) -> type[Section] | None:

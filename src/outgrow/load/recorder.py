@@ -61,12 +61,13 @@ class Named:
 
 
 class Example(NamedTuple):
-    """One request that went wrong. `second` counts from the beginning."""
+    """One request that went wrong. `asked` is its method and path; `second` counts from the beginning."""
 
     kind: str
     request: str
     second: float
     trace_id: str
+    asked: str
     detail: str
     violations: tuple[Violation, ...] = ()
 
@@ -143,7 +144,7 @@ class Recorder:
         self._row(now).errors[NOT_SENT] += 1
         if intended >= self._warmup_s:
             self.errors[NOT_SENT] += 1
-            self._keep(Example(NOT_SENT, "", now, "", why))
+            self._keep(Example(NOT_SENT, "", now, "", "", why))
 
     def _keep(self, example: Example) -> None:
         """The first ones of each kind."""

@@ -77,6 +77,7 @@ class Case(msgspec.Struct, frozen=True):
     request: str
     second: float
     trace_id: str
+    asked: str
     detail: str
     contradictions: list[Contradiction] = []
 
@@ -205,6 +206,7 @@ def _case(example: Example) -> Case:
         example.request,
         round(example.second, 3),
         example.trace_id,
+        example.asked,
         example.detail,
         contradictions,
     )

@@ -73,13 +73,13 @@ def _errors(report: Report) -> Iterator[str]:
     if report.violating:
         yield f"\nviolations, the first {len(report.violating)}"
     for case in report.violating:
-        yield f"  {case.request} at {case.second:.3f} s, trace {case.trace_id}"
+        yield f"  {case.asked} at {case.second:.3f} s, trace {case.trace_id}"
         for each in case.contradictions:
             yield f"    {each.fact}: {each.expected} expected, {each.found} found"
 
 
 def _example(case: Case) -> str:
-    where = f"{case.request} at {case.second:.3f} s" if case.request else f"at {case.second:.3f} s"
+    where = f"{case.asked} at {case.second:.3f} s" if case.asked else f"at {case.second:.3f} s"
     trace = f", trace {case.trace_id}" if case.trace_id else ""
     detail = " ".join(case.detail.split())
     return f"{where}{trace}: {detail[:_DETAIL]}{'...' if len(detail) > _DETAIL else ''}"

@@ -129,7 +129,7 @@ class Step:
 class Call:
     """A step that somebody makes, in a journey."""
 
-    __slots__ = ("number", "position", "step", "steps", "user", "values")
+    __slots__ = ("asked", "number", "position", "step", "steps", "user", "values")
 
     def __init__(self, steps: Sequence[Step], user: User | None, values: Values) -> None:
         self.steps = steps
@@ -138,6 +138,7 @@ class Call:
         self.user = user
         self.values = values
         self.number = 0
+        self.asked = ""
 
     def advance(self) -> bool:
         """Go on to the next step, if there is one."""
@@ -222,8 +223,10 @@ class Traffic:
         call.number = next(self._numbers)
         user, values = call.user, call.values
         head = user.head(self._user_headers) if user is not None else b""
+        lines = call.step.lines(values)
+        call.asked = lines.partition(b" HTTP/")[0].decode()
         trace = b"traceparent: 00-%s-%016x-00\r\n" % (self.trace_id(call).encode(), call.number)
-        return b"".join((call.step.lines(values), self._head, trace, head, call.step.body(values)))
+        return b"".join((lines, self._head, trace, head, call.step.body(values)))
 
     def trace_id(self, call: Call) -> str:
         """By which the application's logs and traces know the request."""
