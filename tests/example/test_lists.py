@@ -167,3 +167,18 @@ async def test_who_follows_or_loves_too_many_to_remember(
     await ann.comment(slugs[0])
     comments = (await bob.get(f"/api/articles/{slugs[0]}/comments"))["comments"]
     assert comments[0]["author"]["following"] is True
+
+
+async def test_more_things_than_a_statement_takes(
+    world: World, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.modules["reading.statements"], "ID_COUNTS", (1, 2))
+    people = [await world.register() for _ in range(5)]
+    slugs = [(await person.write())["slug"] for person in people][::-1]
+    for person in people:
+        await ann.post(f"/api/profiles/{person.name}/follow")
+        await person.comment(slugs[0])
+    assert await ann.list("/api/articles/feed") == (slugs, 5)
+    assert (await world.stranger.list(limit=5))[0] == slugs
+    comments = (await world.stranger.get(f"/api/articles/{slugs[0]}/comments"))["comments"]
+    assert [comment["author"]["username"] for comment in comments] == [each.name for each in people][::-1]

@@ -43,3 +43,20 @@ async def test_a_client_may_carry_the_bookmark_in_a_header(
         answer = await ann.client.put("/api/user", json={"user": {"bio": bio}})
         reader.client.headers["Outgrow-Bookmark"] = answer.headers["outgrow-bookmark"]
         assert (await reader.get(path))["profile"]["bio"] == bio
+
+
+async def test_an_own_article_at_an_address_that_was_somebody_elses(
+    world: World, database: str, ann: Person, bob: Person, tmp_path: Path
+) -> None:
+    async with running(settings_for(database, "memory", tmp_path)) as other:
+        title = unique("title")
+        path = f"/api/articles/{(await bob.write(title))['slug']}"
+        await bob.comment(path.rpartition("/")[2])
+        reader = other.visitor()
+        await reader.get(path)
+        await reader.get(f"{path}/comments")
+        await bob.delete(path)
+        own = await ann.write(title)
+        reader.client.cookies = ann.client.cookies
+        assert (await reader.get(path))["article"] == own
+        assert (await reader.get(f"{path}/comments"))["comments"] == []

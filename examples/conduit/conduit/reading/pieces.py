@@ -179,9 +179,16 @@ async def feed(viewer: int, limit: int, offset: int) -> bytes:
     favorites, follows = await _tastes(viewer)
     if favorites is None or follows is None or offset + limit > statements.TIMELINE_LENGTH:
         return await direct.feed(viewer, limit, offset)
-    timelines = await _timelines(follows)
-    newest = sorted(chain.from_iterable(written[: offset + limit] for _, written in timelines), reverse=True)
-    page = _page_of(newest[offset : offset + limit], sum(count for count, _ in timelines))
+
+    async def load() -> Page:
+        timelines = await _timelines(follows)
+        newest = sorted(chain.from_iterable(written[: offset + limit] for _, written in timelines))
+        newest.reverse()
+        return _page_of(newest[offset : offset + limit], sum(count for count, _ in timelines))
+
+    # Another set of people has another hash, and so another key: a key's tags are always the same.
+    key = f"feed:{viewer}:{limit}:{offset}:{hash(follows)}"
+    page = await og.cache.get(key, load, ttl=TTL, tags=map(changes.written, follows))
     return await _shown(page, favorites, follows)
 
 
@@ -303,8 +310,10 @@ async def _load_profiles(names: list[str]) -> dict[str, bytes]:
 
 async def _by_ids(tx: Reader, statement: Callable[[int], statements.Query], names: list[str]) -> list[Any]:
     """The rows for names like "article:17"."""
-    parameters = statements.parameters_of([int(name.partition(":")[2]) for name in names])
-    return await tx.all(statement(len(parameters)), **parameters)
+    rows: list[Any] = []
+    for parameters in statements.batches([int(name.partition(":")[2]) for name in names]):
+        rows += await tx.all(statement(len(parameters)), **parameters)
+    return rows
 
 
 # --- What one reader does, and what those whom they follow have written.

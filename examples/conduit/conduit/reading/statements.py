@@ -4,7 +4,7 @@ Each is built once and compiled once; `personal` ones also tell what the reader 
 and whom they follow. No answer counts rows, except of two filters at once, where no count is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -233,17 +233,19 @@ def _whole(page: sa.Subquery, total: ColumnElement[int], personal: bool) -> Quer
 
 # --- For the cache: things by their ids, the same for every reader.
 
-ID_COUNTS = (1, 5, 20, 100, 200)
+ID_COUNTS = (1, 5, 20, 100)
 
 
-def parameters_of(ids: Sequence[int]) -> dict[str, int]:
-    """Ids as the parameters of a statement that takes so many of them, or a few more: the last is repeated.
+def batches(ids: Sequence[int]) -> Iterator[dict[str, int]]:
+    """Ids as the parameters of statements that take so many, or a few more: then the last is repeated.
 
     IN with a list of its own length each time would be another text each time, which neither SQLAlchemy
     nor the server could prepare.
     """
-    count = next(count for count in ID_COUNTS if count >= len(ids))
-    return {f"id{place}": ids[min(place, len(ids) - 1)] for place in range(count)}
+    for begin in range(0, len(ids), ID_COUNTS[-1]):
+        batch = ids[begin : begin + ID_COUNTS[-1]]
+        count = next(count for count in ID_COUNTS if count >= len(batch))
+        yield {f"id{place}": batch[min(place, len(batch) - 1)] for place in range(count)}
 
 
 def _among(column: sa.Column[int], count: int) -> ColumnElement[bool]:
