@@ -31,6 +31,9 @@ from outgrow.load.traffic import Call, Traffic
 INTERRUPTED_WAIT_S = 1.0
 """How long answers are waited for when the run was ended early."""
 
+_SLACK_S = 0.5
+"""Beyond the timeout of what was sent last."""
+
 _BATCH_MAX = 200
 """Starts in one turn of the loop, so that a backlog of our own does not keep answers from being read."""
 
@@ -114,8 +117,8 @@ class _Generator:
             ticker.cancel()
             self._timer.close()
         interrupted = self._stop.is_set()
-        await self._pool.close(kind="unfinished")
         self._give_up_waiting()
+        await self._pool.close(kind="unfinished")
         seconds = self._now()
         facts = Run(
             target=self._target.url,
@@ -210,7 +213,7 @@ class _Generator:
         try:
             await asyncio.wait(
                 (stopped, finished),
-                timeout=length + self._scenario.timeout,
+                timeout=length + self._scenario.timeout + _SLACK_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if self._stop.is_set():

@@ -148,8 +148,9 @@ class Report(msgspec.Struct, frozen=True):
 
 def report(scenario: Scenario, recorder: Recorder, run: Run) -> Report:
     """The document of a run that has ended."""
-    planned = min(scenario.seconds, max(run.seconds - scenario.warmup, 0.0))
-    taken = max(run.seconds - scenario.warmup, 0.0)
+    measured = max(run.seconds - scenario.warmup, 0.0)
+    planned = min(scenario.seconds, measured) if run.interrupted else scenario.seconds
+    taken = max(planned, measured)
     not_sent = recorder.errors[NOT_SENT]
     return Report(
         format=FORMAT,
