@@ -1,16 +1,16 @@
 """Every answer from pieces in the cache, put together without a statement.
 
     which articles        a page of ids            changes when one is written, deleted, tagged anew
-    what each looks like  article, profile: JSON   changes when it is edited or favourited
-                          with holes for the reader
+    what they look like   JSON with holes for      changes when one of them is edited or favourited,
+                          what the reader does     or its author renamed
     what the reader does  two sets of ids          changes when they favourite or follow
 
-A write invalidates only what it has changed (changes.py), so one favourite costs one article's piece
-and its reader's set, and no list is asked for again. The answers are byte for byte those of direct.py;
-a test holds the two against each other.
+A write invalidates only what it has changed (changes.py): after a favourite, the pages on which that
+article is shown are read again by its id, and its reader's set; no list is searched for anew. The
+answers are byte for byte those of direct.py; a test holds the two against each other.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -153,12 +153,16 @@ class Page(NamedTuple):
     key: str
 
 
+Part = tuple[int, int, bytes, bytes, bytes]
+"""Article, author, and its JSON: up to `favorited`, up to `following`, the rest."""
+
+
 class Listing(NamedTuple):
     """A page's articles as JSON: `plain` for a reader who knows none of them, `parts` for the others."""
 
     articles: frozenset[int]
     authors: frozenset[int]
-    parts: list[tuple[int, int, bytes, bytes, bytes]]
+    parts: list[Part]
     plain: bytes
 
 
@@ -175,21 +179,21 @@ async def articles(filters: Filters, viewer: int | None) -> bytes:
 
 
 async def feed(viewer: int, limit: int, offset: int) -> bytes:
-    """What those whom the caller follows have written: their newest articles, merged."""
+    """What those whom the caller follows have written."""
     favorites, follows = await _tastes(viewer)
-    if favorites is None or follows is None or offset + limit > statements.TIMELINE_LENGTH:
+    if favorites is None or follows is None:
         return await direct.feed(viewer, limit, offset)
 
     async def load() -> Page:
-        timelines = await _timelines(follows)
-        newest = sorted(chain.from_iterable(written[: offset + limit] for _, written in timelines))
-        newest.reverse()
-        return _page_of(newest[offset : offset + limit], sum(count for count, _ in timelines))
+        size = statements.page_size(limit)
+        place = {"viewer": viewer, "offset": offset, "window": offset + size - 1}
+        async with og.db.read(key=viewer) as tx:
+            return _page_of(await tx.all(statements.feed_ids(size), **place), limit)
 
     # Another set of people has another hash, and so another key: a key's tags are always the same.
     key = f"feed:{viewer}:{limit}:{offset}:{hash(follows)}"
-    page = await og.cache.get(key, load, ttl=TTL, tags=map(changes.written, follows))
-    return await _shown(page, favorites, follows)
+    depends = chain((changes.follows(viewer),), map(changes.written, follows))
+    return await _shown(await og.cache.get(key, load, ttl=TTL, tags=depends), favorites, follows)
 
 
 async def _page(filters: Filters) -> Page:
@@ -206,15 +210,15 @@ async def _page(filters: Filters) -> Page:
     async def load() -> Page:
         statement = statements.article_ids(*filters.shape(), statements.page_size(limit))
         async with og.db.read() as tx:
-            rows = await tx.all(statement, **filters.parameters())
-        return _page_of([(row[1], row[2]) for row in rows[:limit] if row[1] is not None], rows[0][0])
+            return _page_of(await tx.all(statement, **filters.parameters()), limit)
 
     return await og.cache.get(f"page:{limit}:{offset}:{filters[:3]}", load, ttl=TTL, tags=depends)
 
 
-def _page_of(found: Iterable[tuple[int, int]], total: int) -> Page:
-    pairs = tuple(found)
-    return Page(pairs, total, f"listing:{','.join([str(article_id) for article_id, _ in pairs])}")
+def _page_of(rows: list[Any], limit: int) -> Page:
+    """From rows of total, id, author_id."""
+    pairs = tuple((row[1], row[2]) for row in rows[:limit] if row[1] is not None)
+    return Page(pairs, rows[0][0], f"listing:{','.join([str(article_id) for article_id, _ in pairs])}")
 
 
 async def _shown(page: Page, favorites: frozenset[int], follows: frozenset[int]) -> bytes:
@@ -228,9 +232,7 @@ async def _shown(page: Page, favorites: frozenset[int], follows: frozenset[int])
     return b'{"articles":[%b],"articlesCount":%d}' % (shown, page.total)
 
 
-def _joined(
-    parts: list[tuple[int, int, bytes, bytes, bytes]], favorites: frozenset[int], follows: frozenset[int]
-) -> bytes:
+def _joined(parts: list[Part], favorites: frozenset[int], follows: frozenset[int]) -> bytes:
     return b",".join(
         [
             b"%b%b%b%b%b"
@@ -254,29 +256,21 @@ def _shown_in(pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
 
 
 async def _listing(pairs: tuple[tuple[int, int], ...]) -> Listing:
-    summaries = await og.cache.get_many(
-        [changes.article(article_id) for article_id, _ in pairs], _load_summaries, ttl=TTL
-    )
-    authors = await _profiles(author_id for _, author_id in pairs)
-    parts = [
-        (piece.id, piece.author_id, piece.head, piece.middle + authors[piece.author_id], b"}" + piece.tail)
-        for piece in summaries.values()
-    ]
+    """Read in one piece, not put together from the cache: what is as old as its oldest part is not kept
+    once another part has changed."""
+    async with og.db.read() as tx:
+        rows = await _by_ids(tx, statements.summary_pieces, [article_id for article_id, _ in pairs])
+    found = {row[0]: _part(*row) for row in rows}
+    parts = [found[article_id] for article_id, _ in pairs if article_id in found]
     return Listing(
-        frozenset(article_id for article_id, *_ in parts),
-        frozenset(author_id for _, author_id, *_ in parts),
+        frozenset(part[0] for part in parts),
+        frozenset(part[1] for part in parts),
         parts,
         _joined(parts, NOBODY, NOBODY),
     )
 
 
-async def _load_summaries(names: list[str]) -> dict[str, Piece]:
-    async with og.db.read() as tx:
-        rows = await _by_ids(tx, statements.summary_pieces, names)
-    return {changes.article(row[0]): _summary(*row) for row in rows}
-
-
-def _summary(
+def _part(
     article_id: int,
     author_id: int,
     slug: str,
@@ -286,10 +280,14 @@ def _summary(
     created_at: str,
     updated_at: str,
     favorites_count: int,
-) -> Piece:
-    tags = Raw(tag_list)
-    document = Summary(slug, title, description, tags, created_at, updated_at, HOLE, favorites_count, HOLE)
-    return Piece(article_id, author_id, *encode_with_holes(document))
+    username: str,
+    bio: str | None,
+    image: str | None,
+) -> Part:
+    tags, author = Raw(tag_list), Profile(username, bio, image, HOLE)
+    document = Summary(slug, title, description, tags, created_at, updated_at, HOLE, favorites_count, author)
+    head, middle, tail = encode_with_holes(document)
+    return article_id, author_id, head, middle, tail
 
 
 async def _profiles(user_ids: Iterable[int]) -> dict[int, bytes]:
@@ -301,22 +299,22 @@ async def _profiles(user_ids: Iterable[int]) -> dict[int, bytes]:
 
 async def _load_profiles(names: list[str]) -> dict[str, bytes]:
     async with og.db.read() as tx:
-        rows = await _by_ids(tx, statements.profile_pieces, names)
+        ids = [int(name.partition(":")[2]) for name in names]
+        rows = await _by_ids(tx, statements.profile_pieces, ids)
     return {
         changes.profile(user_id): encode_with_holes(Profile(username, bio, image, HOLE))[0]
         for user_id, username, bio, image in rows
     }
 
 
-async def _by_ids(tx: Reader, statement: Callable[[int], statements.Query], names: list[str]) -> list[Any]:
-    """The rows for names like "article:17"."""
+async def _by_ids(tx: Reader, statement: Callable[[int], statements.Query], ids: list[int]) -> list[Any]:
     rows: list[Any] = []
-    for parameters in statements.batches([int(name.partition(":")[2]) for name in names]):
+    for parameters in statements.batches(ids):
         rows += await tx.all(statement(len(parameters)), **parameters)
     return rows
 
 
-# --- What one reader does, and what those whom they follow have written.
+# --- What one reader does.
 
 
 async def _tastes(viewer: int | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
@@ -338,28 +336,3 @@ async def _load_set(statement: statements.Query, viewer: int, most: int) -> froz
     async with og.db.read(key=viewer) as tx:
         rows = await tx.all(statement, viewer=viewer, most=most + 1)
     return frozenset(row[0] for row in rows) if len(rows) <= most else None
-
-
-Timeline = tuple[int, list[tuple[int, int]]]
-"""How many articles an author has written, and the newest of them: (id, author_id)."""
-
-
-async def _timelines(authors: frozenset[int]) -> list[Timeline]:
-    found = await og.cache.get_many(
-        [f"timeline:{author_id}" for author_id in authors],
-        _load_timelines,
-        ttl=TTL,
-        tags=lambda name: (changes.written(int(name.partition(":")[2])),),
-    )
-    return list(found.values())
-
-
-async def _load_timelines(names: list[str]) -> Mapping[str, Timeline]:
-    async with og.db.read() as tx:
-        rows = await _by_ids(tx, statements.timelines, names)
-    found: dict[str, tuple[int, list[Any]]] = {}
-    for author_id, count, article_id in rows:
-        _, written = found.setdefault(f"timeline:{author_id}", (count, []))
-        if article_id is not None:
-            written.append((article_id, author_id))
-    return found

@@ -15,7 +15,6 @@ from conduit.tables import article_tags, articles, comments, counters, favorites
 
 COMMENTS_MAX = 1_000
 TAGS_MAX = 1_000
-TIMELINE_LENGTH = 100
 
 Query = Select[Any]
 
@@ -126,19 +125,23 @@ def article_page(tag: bool, author: bool, favorited: bool, personal: bool, size:
 @cache
 def article_ids(tag: bool, author: bool, favorited: bool, size: int) -> Query:
     """The same page: total, id, author_id. One row without an id when it is empty."""
-    page = _cut(_matching(tag, author, favorited), size)
-    total = sa.select(_total(tag, author, favorited).label("total")).subquery("whole")
-    joined = total.outerjoin(page, sa.true()).outerjoin(articles, articles.c.id == page.c.id)
-    return (
-        sa.select(total.c.total, page.c.id, articles.c.author_id)
-        .select_from(joined)
-        .order_by(page.c.id.desc())
-    )
+    return _ids(_cut(_matching(tag, author, favorited), size), _total(tag, author, favorited))
 
 
 @cache
 def feed_page(size: int) -> Query:
-    """A page from :offset on of what those whom :viewer follows have written; see `_whole`.
+    """A page from :offset on of what those whom :viewer follows have written; see `_whole`."""
+    return _whole(_feed_cut(size), _feed_total(), personal=True)
+
+
+@cache
+def feed_ids(size: int) -> Query:
+    """The same page: total, id, author_id. One row without an id when it is empty."""
+    return _ids(_feed_cut(size), _feed_total())
+
+
+def _feed_cut(size: int) -> sa.Subquery:
+    """The page of a feed.
 
     Of each of them no more than the newest :window + 1 can be on it: `horizon` says where those begin.
     """
@@ -158,15 +161,13 @@ def feed_page(size: int) -> Query:
         .prefix_with("MATERIALIZED")
     )
     recent = sa.and_(new.c.author_id == horizon.c.followee_id, new.c.id >= horizon.c.since)
-    page = _cut(sa.select(new.c.id.label("id")).join_from(horizon, new, recent), size)
+    return _cut(sa.select(new.c.id.label("id")).join_from(horizon, new, recent), size)
+
+
+def _feed_total() -> ColumnElement[int]:
     written = sa.select(users.c.articles_count).where(users.c.id == follows.c.followee_id).scalar_subquery()
-    total = (
-        sa.select(sa.func.coalesce(sa.func.sum(written), 0))
-        .where(follows.c.follower_id == VIEWER)
-        .select_from(follows)
-        .scalar_subquery()
-    )
-    return _whole(page, total, personal=True)
+    counts = sa.select(sa.func.coalesce(sa.func.sum(written), 0)).select_from(follows)
+    return counts.where(follows.c.follower_id == VIEWER).scalar_subquery()
 
 
 def _matching(tag: bool, author: bool, favorited: bool) -> Query:
@@ -231,6 +232,14 @@ def _whole(page: sa.Subquery, total: ColumnElement[int], personal: bool) -> Quer
     )
 
 
+def _ids(page: sa.Subquery, total: ColumnElement[int]) -> Query:
+    """Total, then id and author of each article of the page. An empty page is one row, for its total."""
+    whole = sa.select(total.label("total")).subquery("whole")
+    joined = whole.outerjoin(page, sa.true()).outerjoin(articles, articles.c.id == page.c.id)
+    columns = (whole.c.total, page.c.id, articles.c.author_id)
+    return sa.select(*columns).select_from(joined).order_by(page.c.id.desc())
+
+
 # --- For the cache: things by their ids, the same for every reader.
 
 ID_COUNTS = (1, 5, 20, 100)
@@ -260,33 +269,15 @@ ARTICLE_PIECE = sa.select(
 @cache
 def summary_pieces(count: int) -> Query:
     """Articles as lists show them, by id."""
-    columns = (articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count)
-    return sa.select(*columns).where(_among(articles.c.id, count))
+    columns = (articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count, *AUTHOR)
+    joined = sa.select(*columns).join_from(articles, users, users.c.id == articles.c.author_id)
+    return joined.where(_among(articles.c.id, count))
 
 
 @cache
 def profile_pieces(count: int) -> Query:
     """Users, by id."""
     return sa.select(users.c.id, *AUTHOR).where(_among(users.c.id, count))
-
-
-@cache
-def timelines(count: int) -> Query:
-    """How many articles each of these authors has, and the newest ids; one row without an id for none."""
-    rank = sa.func.row_number().over(partition_by=articles.c.author_id, order_by=articles.c.id.desc())
-    ranked = (
-        sa.select(articles.c.author_id, articles.c.id, rank.label("rank"))
-        .where(_among(articles.c.author_id, count))
-        .subquery("ranked")
-    )
-    newest = sa.and_(ranked.c.author_id == users.c.id, ranked.c.rank <= TIMELINE_LENGTH)
-    return (
-        sa.select(users.c.id.label("author_id"), users.c.articles_count, ranked.c.id)
-        .select_from(users)
-        .outerjoin(ranked, newest)
-        .where(_among(users.c.id, count))
-        .order_by(users.c.id, ranked.c.id.desc())
-    )
 
 
 COMMENT_PIECES = (
