@@ -178,7 +178,8 @@ class _Generator:
         except KeyError as error:
             self._judge(call, intended, now, Failure("no value", f"{{{error.args[0]}}} has no value yet"))
             return
-        self._pool.send(data, lambda outcome: self._done(call, intended, now, outcome))
+        sent = self._now()
+        self._pool.send(data, lambda outcome: self._done(call, intended, sent, outcome))
 
     def _done(self, call: Call, intended: float, sent: float, outcome: Answer | Failure) -> None:
         self._judge(call, intended, sent, outcome)
