@@ -98,6 +98,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue = Queue()
     telemetry: Telemetry = Telemetry()
     secrets_file: str | None = None
+    moved: bool = False
+    """A growing application brought its data here: what another engine still has of it is of the past."""
     control: str | None = None
     """The folder in which each process that has opened the tiers listens for the fleet (runtime/control.py)."""
 
@@ -214,6 +216,7 @@ def from_topology(
     epoch: int = 1,
     database_url: str | None = None,
     secrets_file: str | None = None,
+    control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
@@ -254,6 +257,7 @@ def from_topology(
             trace_sample=topology.telemetry.trace_sample,
         ),
         secrets_file=secrets_file,
+        control=control,
     )
 
 

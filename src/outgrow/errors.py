@@ -12,6 +12,8 @@
     ├── FleetError                   the running whole
     │   ├── FleetBusy                another supervisor holds this directory
     │   ├── FleetNotRunning
+    │   ├── GrowthFailed         a live move stopped: it was taken back, or it can be resumed
+    │   ├── VerificationFailed   the copy of the data differs from the data
     │   ├── NodeFailed               a node died, never became ready, or gave up restarting
     │   ├── PortTaken
     │   └── StateUnreadable          a state file that is damaged
@@ -145,6 +147,14 @@ class FleetBusy(FleetError):
             f"the fleet of {directory} is already running{holder}",
             hint="`outgrow status` shows it, `outgrow down` stops it",
         )
+
+
+class GrowthFailed(FleetError):
+    """A growing application could not take a step; the message says where it stands now."""
+
+
+class VerificationFailed(FleetError):
+    """A copy of the data is not what it should be."""
 
 
 class FleetNotRunning(FleetError):

@@ -31,6 +31,10 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "migrate": Entry("migrate", "Bring the database to the newest migration."),
         "load": Entry("load", "Send it requests at a chosen rate, and check what it answers."),
     },
+    "When it must grow": {
+        "grow": Entry("grow", "Move to a further stage while the application serves."),
+        "shrink": Entry("shrink", "Move back to an earlier stage, with everything written since."),
+    },
     "This machine": {
         "doctor": Entry("doctor", "Check what is installed, and say how to install the rest."),
         "completion": Entry("completion", "Print the completion script of a shell."),

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from outgrow import endpoints
 from outgrow.cluster import plan
 from outgrow.cluster.control import Control
@@ -16,11 +18,13 @@ from outgrow.cluster.measure import Meter
 from outgrow.cluster.state import State
 from outgrow.cluster.status import NodeStatus, Status
 from outgrow.engines import dashboard
-from outgrow.errors import FleetError
+from outgrow.endpoints import Endpoints
+from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Change, Node, Supervisor
 from outgrow.topology import Topology
+from outgrow.topology.rules import complete
 from outgrow.workload import Address, Workload
 
 Tell = Callable[[Change], None]
@@ -141,17 +145,39 @@ class Fleet:
             tell(Change("supervisor", "done", "ended them"))
 
     def _plan(self) -> plan.Plan:
+        before = self._state.published()
+        self._topology = self._where_the_data_is(before)
         host = "127.0.0.1"
         if plan.runs_postgres(self._topology):
             from outgrow.engines.postgres import PORT
 
             host = self._state.free_host(PORT)
         self._state.keep_secrets(self._topology)
-        return plan.plan(
+        planned = plan.plan(
             self._topology,
             self._state.placement(host),
             epoch=self._state.next_epoch(),
             dashboard_port=self._dashboard_port(),
+        )
+        return planned._replace(document=plan.continued(planned.document, before))
+
+    def _where_the_data_is(self, before: Endpoints | None) -> Topology:
+        """The topology, unless a move has taken the data elsewhere. Raises Misuse then.
+
+        A move that was cut off after its point of no return has not changed outgrow.toml yet: the
+        fleet starts where the data is, and the move can be finished.
+        """
+        wanted = self._topology
+        if before is None or not before.moved or wanted.database.url is not None:
+            return wanted
+        if before.database.engine == wanted.database.engine:
+            return wanted
+        if self._state.growing():
+            return complete(replace(wanted, stage=before.stage))
+        raise Misuse(
+            f"the data of {wanted.application.name} was moved to stage {before.stage}, "
+            f"and this is stage {wanted.stage}",
+            hint=f'write stage = "{before.stage}" in outgrow.toml; `outgrow shrink` brings the data back',
         )
 
     def _dashboard_port(self) -> int:

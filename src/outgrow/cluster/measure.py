@@ -36,6 +36,14 @@ class Meter:
         return max(0.0, usage.cpu_s - before) / max(now - at, 0.01), usage.memory
 
 
+def cpu_seconds(pid: int) -> float | None:
+    """The CPU time of a process and its descendants, or None when it has ended; memory costs far more."""
+    if not _stat(pid):
+        return None
+    fields = (_stat(each) for each in (pid, *_descendants(pid)))
+    return sum((int(each[11]) + int(each[12])) / _TICKS for each in fields if each)
+
+
 def _born(pid: int) -> float | None:
     """Seconds after the boot."""
     fields = _stat(pid)

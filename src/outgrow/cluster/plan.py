@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from outgrow import endpoints
 from outgrow.cluster.state import State
 from outgrow.endpoints import Endpoints
@@ -46,9 +48,21 @@ def plan(topology: Topology, placement: Placement, *, epoch: int, dashboard_port
         epoch=epoch,
         database_url=url,
         secrets_file=str(placement.secrets),
+        control=str(placement.control),
     )
     dashboard = Dashboard(topology, placement, dashboard_port)
     return Plan((*servers, *application.workloads(), *dashboard.workloads()), document)
+
+
+def continued(document: Endpoints, before: Endpoints | None) -> Endpoints:
+    """The document of a new start, with what an earlier move has left in the one before."""
+    if before is None or not before.moved or before.database.engine != document.database.engine:
+        return document
+    shards = tuple(
+        replace(shard, timeline=earlier.timeline)
+        for shard, earlier in zip(document.database.shards, before.database.shards, strict=True)
+    )
+    return replace(document, moved=True, database=replace(document.database, shards=shards))
 
 
 def migration_variables(topology: Topology, directory: Path) -> dict[str, str]:

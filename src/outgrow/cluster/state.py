@@ -2,7 +2,7 @@
 
 supervisor.lock         held (flock) by the supervisor while it runs; the kernel lets go when it dies
 state.json              the children by pid and start time, to find them again after a crash
-endpoints.json          where everything is, for the application; there while the fleet runs
+endpoints.json          where everything is, for the application; stays as it was when the fleet ends
 secrets.json            the application's secrets, made once        } mode 0600
 operator-secrets.json   passwords of roles that can change schemas  }
 control.sock            status and down
@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from outgrow import endpoints
-from outgrow.endpoints import Secrets
+from outgrow.endpoints import Endpoints, Secrets
 from outgrow.engines import Placement
 from outgrow.errors import FleetBusy, FleetError, StateUnreadable
 from outgrow.supervisor import orphans, ports
@@ -162,9 +162,22 @@ class State:
 
     def ended(self) -> None:
         """The fleet has ended: nobody is to look for it any more."""
-        for path in (self.control, self.placement().endpoints):
-            path.unlink(missing_ok=True)
+        self.control.unlink(missing_ok=True)
         self.note({})
+
+    def published(self) -> Endpoints | None:
+        """The document of the fleet that runs or has run last, if there was one."""
+        path = self.placement().endpoints
+        return endpoints.read(path) if path.exists() else None
+
+    @property
+    def growth(self) -> Path:
+        """Where a growing application keeps its journal."""
+        return self.folder / "growth"
+
+    def growing(self) -> bool:
+        """Whether a move has begun and neither ended nor been undone."""
+        return (self.growth / "journal.jsonl").exists()
 
     def reset(self) -> None:
         """Remove a damaged state.json. The processes of the fleet must have been ended."""

@@ -31,6 +31,11 @@ class Placement(NamedTuple):
         return self.state / "endpoints.json"
 
     @property
+    def control(self) -> Path:
+        """Where the application's processes listen for the fleet."""
+        return self.state / "run"
+
+    @property
     def secrets(self) -> Path:
         """What the application's processes may know."""
         return self.state / "secrets.json"

@@ -54,6 +54,16 @@ class Postgres:
         return self._url(self._name, self._name)
 
     @property
+    def role(self) -> str:
+        """The application's."""
+        return self._name
+
+    @property
+    def admin_url(self) -> str:
+        """For the fleet itself: the superuser, in the application's database."""
+        return self._url(ADMIN, self._name)
+
+    @property
     def owner_url(self) -> str:
         """For migrations."""
         return self._url(f"{self._name}_owner", self._name)

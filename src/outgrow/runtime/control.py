@@ -13,7 +13,6 @@ document is the one truth, and whoever replaces it does so while the hold is sur
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -150,14 +149,3 @@ class Control:
             expiry.cancel()
         self._gate.release()
 
-
-def listening(folder: Path) -> list[Path]:
-    """The sockets of the processes that live; those of dead ones are removed."""
-    found = []
-    for path in sorted(folder.glob("*.sock")) if folder.is_dir() else ():
-        if path.stem.isdigit() and Path(f"/proc/{path.stem}").exists():
-            found.append(path)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
-    return found

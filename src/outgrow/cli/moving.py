@@ -1,0 +1,135 @@
+"""What `grow` and `shrink` have in common: the move from the stage that runs now to another."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from outgrow.cli import application
+from outgrow.cli.console import Console, dim, good, strong
+from outgrow.cli.progress import Progress
+from outgrow.errors import Misuse
+
+if TYPE_CHECKING:
+    from outgrow.growth.grow import Outcome
+    from outgrow.growth.runner import Progress as Told
+    from outgrow.topology.model import Topology
+
+
+class Report:
+    """The steps, as they go on."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(sys.stderr, live=console.live)
+
+    def step(self, told: Told) -> None:
+        """Something has happened in a step."""
+        if self._console.as_json:
+            self._console.document({"event": "step", **told._asdict()})
+        elif told.state in ("starting", "undoing"):
+            self._progress.start(told.step, told.text or told.state)
+        elif told.state == "working":
+            if self._console.live:
+                self._progress.start(told.step, told.text)
+            elif told.text.endswith("."):
+                self._console.note(f"  {told.step}: {told.text}")
+        elif told.state == "failed":
+            self._progress.failed(told.step, told.text)
+        else:
+            self._progress.done(told.step, told.text or told.state)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """It has ended well."""
+        self._progress.close()
+        if self._console.as_json:
+            self._console.document({"event": "ended", **outcome._asdict()})
+            return
+        place = outcome.after if outcome.outcome == "done" else outcome.before
+        lines = [f"{good('✓')} at stage {strong(place)}"]
+        if "held_s" in outcome.facts and outcome.outcome == "done":
+            lines.append(f"  writes were held for {outcome.facts['held_s']:.2f} s")
+        if "checksum" in outcome.facts and outcome.outcome == "done":
+            lines.append(dim(f"  all data is the same, checksum {outcome.facts['checksum']}"))
+        self._console.result(None, "\n".join(lines))
+
+    def close(self) -> None:
+        """No progress any more: an error may follow."""
+        self._progress.close()
+
+
+def topologies(directory: Path, before: str, after: str) -> tuple[Topology, Topology]:
+    """outgrow.toml at these two stages, served where the fleet serves now."""
+    return application.topology(directory, stage=before), application.topology(directory, stage=after)
+
+
+def stage_now(directory: Path) -> tuple[str, int]:
+    """The stage and the port of the running fleet. Raises FleetNotRunning."""
+    from outgrow import cluster
+
+    status = asyncio.run(cluster.status(directory, measured=False))
+    return status.stage, int(status.url.rpartition(":")[2])
+
+
+def go(directory: Path, stage: str, console: Console) -> None:
+    """Move to that stage, or finish a move to it that was cut off."""
+    from outgrow.growth import grow
+
+    before, port = stage_now(directory)
+    journal = grow.under_way(directory)
+    if journal.open and journal.begun.before is not None:
+        before = journal.begun.before.stage
+    first, last = (each.with_port(port) for each in topologies(directory, before, stage))
+    _report(console, lambda tell: grow.grow(directory, first, last, tell=tell))
+
+
+def finish(directory: Path, console: Console, *, forward: bool) -> None:
+    """Resume or undo what was cut off."""
+    from outgrow.growth import grow
+
+    _, port = stage_now(directory)
+    journal = grow.under_way(directory)
+    if not journal.open or journal.begun.before is None or journal.begun.after is None:
+        raise Misuse("no growth is under way", hint="`outgrow grow STAGE` begins one")
+    stages = journal.begun.before.stage, journal.begun.after.stage
+    first, last = (each.with_port(port) for each in topologies(directory, *stages))
+    way = grow.resume if forward else grow.undo
+    _report(console, lambda tell: way(directory, first, last, tell=tell))
+
+
+def show(directory: Path, stage: str, console: Console) -> None:
+    """The steps of the move, and nothing done."""
+    from outgrow.growth import grow
+
+    try:
+        before = stage_now(directory)[0]
+    except Exception:
+        before = application.topology(directory).stage
+    steps = grow.steps(*topologies(directory, before, stage))
+    lines = [f"from {strong(before)} to {strong(stage)}, while the application serves:", ""]
+    lines += [f"  {number}. {name}  {dim(says)}" for number, (name, says) in enumerate(steps, 1)]
+    document = {"from": before, "to": stage, "steps": [{"name": name, "does": says} for name, says in steps]}
+    console.result(document, "\n".join(lines))
+
+
+def _report(console: Console, work: Any) -> None:
+    report = Report(console)
+    try:
+        report.outcome(asyncio.run(_until_stopped(work(report.step))))
+    finally:
+        report.close()
+
+
+async def _until_stopped(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Ctrl-C and SIGTERM cancel it: what was begun is taken back before it ends."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

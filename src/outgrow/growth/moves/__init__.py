@@ -1,0 +1,9 @@
+"""One change of topology a file. A new move is a file here and a line in MOVES."""
+
+from __future__ import annotations
+
+from outgrow.growth.moves.postgres_to_sqlite import PostgresToSqlite
+from outgrow.growth.moves.sqlite_to_postgres import SqliteToPostgres
+from outgrow.growth.step import Move
+
+MOVES: tuple[Move, ...] = (SqliteToPostgres(), PostgresToSqlite())

@@ -1,0 +1,115 @@
+"""Stage 1 to stage 2, live: from the SQLite file to a PostgreSQL that the fleet starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from outgrow import endpoints
+from outgrow.cluster import control
+from outgrow.cluster.control import Request
+from outgrow.cluster.plan import runs_postgres
+from outgrow.engines.application import Application
+from outgrow.engines.base import Placement
+from outgrow.engines.postgres import PORT, Postgres
+from outgrow.errors import FleetError
+from outgrow.growth.data.columns import Table
+from outgrow.growth.data.postgres import PostgresStore
+from outgrow.growth.data.sqlite import SqliteStore
+from outgrow.growth.relocation import Relocation
+from outgrow.growth.step import Context
+from outgrow.topology import Topology
+
+NODES = ("postgres-init", "postgres", "postgres-provision")
+
+
+class SqliteToPostgres(Relocation):
+    """The SQLite file stays, as the way back."""
+
+    name = "sqlite-to-postgres"
+    says = "moves all data from SQLite to a PostgreSQL of its own"
+
+    def fits(self, before: Topology, after: Topology) -> bool:
+        return before.database.engine == "sqlite" and runs_postgres(after)
+
+    async def prepare(self, context: Context) -> None:
+        """Start PostgreSQL. Raises FleetError when it holds data that nobody has moved away from it."""
+        context.state.keep_secrets(context.after)
+        if "host" not in context.kept:
+            context.keep({"host": context.state.free_host(PORT)})
+        workloads = self._server(context).workloads()
+        request = Request("start", workloads=workloads)
+        await control.change(context.directory, request, tell=lambda change: context.says(change.node))
+        if "claimed" not in context.kept:
+            await self._require_disposable(context)
+            context.keep({"claimed": True})
+
+    async def unprepare(self, context: Context) -> None:
+        await control.change(context.directory, Request("remove", names=NODES), tell=lambda change: None)
+        if context.kept.get("claimed"):
+            shutil.rmtree(context.state.placement().data / "postgres", ignore_errors=True)
+
+    async def retire(self, context: Context) -> None:
+        """A file needs no end."""
+
+    async def source(self, context: Context) -> SqliteStore:
+        return SqliteStore(sqlite_file(context, context.before))
+
+    async def target(self, context: Context) -> PostgresStore:
+        return postgres_store(self._server(context), context)
+
+    async def tables(self, context: Context) -> list[Table]:
+        tables = await (await self.target(context)).tables()
+        require_same_tables(tables, await (await self.source(context)).names())
+        return tables
+
+    def url(self, context: Context) -> str:
+        return self._server(context).url
+
+    def migration_variables(self, context: Context) -> dict[str, str]:
+        application = Application(context.after, self._placement(context))
+        application.owner_url = self._server(context).owner_url
+        return application.migration_variables()
+
+    def _server(self, context: Context) -> Postgres:
+        return Postgres(context.after, self._placement(context))
+
+    def _placement(self, context: Context) -> Placement:
+        return context.state.placement(str(context.kept["host"]))
+
+    async def _require_disposable(self, context: Context) -> None:
+        before = context.state.published()
+        if before is not None and before.moved and before.database.engine == "sqlite":
+            return  # what is there was brought back from it
+        store = await self.target(context)
+        async with store.snapshot() as snapshot:
+            held = [table.name for table in await store.tables() if await snapshot.count(table)]
+        if held:
+            raise FleetError(
+                f"PostgreSQL holds data of its own already, in {', '.join(held)}",
+                hint="it comes from a run with `--stage separate-database`; to give it up, stop the fleet "
+                f"and remove {context.state.placement().data / 'postgres'}",
+            )
+
+
+def sqlite_file(context: Context, topology: Topology) -> Path:
+    """Where the SQLite file of a topology is."""
+    assert topology.database.file is not None
+    return context.directory / topology.database.file
+
+
+def postgres_store(server: Postgres, context: Context) -> PostgresStore:
+    """As the superuser of the fleet."""
+    secrets = endpoints.read_secrets(context.state.placement().operator_secrets)
+    return PostgresStore(server.admin_url, secrets.passwords["admin"], server.role)
+
+
+def require_same_tables(tables: list[Table], others: list[str]) -> None:
+    """Raises FleetError when one database has a table that the other has not."""
+    names = {table.name for table in tables}
+    different = sorted(names.symmetric_difference(others))
+    if different:
+        raise FleetError(
+            f"the two databases do not have the same tables: {', '.join(different)}",
+            hint="a table outside of the migrations is in one alone: add it to them, or drop it",
+        )

@@ -1,0 +1,29 @@
+"""Which moves lead from one topology to another. Pure."""
+
+from __future__ import annotations
+
+from outgrow.errors import Misuse
+from outgrow.growth.moves import MOVES
+from outgrow.growth.step import Move
+from outgrow.topology import Topology
+
+
+def move_between(before: Topology, after: Topology) -> Move:
+    """The move. Raises Misuse when there is none, or nothing to do."""
+    if before == after:
+        raise Misuse(f"the application is at stage {after.stage} already", hint="`outgrow status` shows it")
+    for move in MOVES:
+        if move.fits(before, after):
+            return move
+    raise Misuse(
+        f"there is no live move from stage {before.stage} to stage {after.stage}",
+        hint="`outgrow grow --help` lists the moves",
+    )
+
+
+def named(name: str) -> Move:
+    """The move that a journal names. Raises Misuse when this version does not have it."""
+    for move in MOVES:
+        if move.name == name:
+            return move
+    raise Misuse(f"this version knows no move {name!r}", hint="finish it with the version that began it")
