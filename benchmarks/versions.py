@@ -80,12 +80,10 @@ def outgrow_application(
 
 def endpoints_document(url: str, directory: Path, *, cache: bool, access_log: bool) -> Path:
     """Where everything is, written as the fleet would write it."""
-    parts = urlsplit(url)
-    passwords = {"db": parts.password} if parts.password else {}
-    bare = urlunsplit(parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}"))
+    bare, passwords = _without_password(url)
     secrets = directory / "secrets.json"
     endpoints.write(secrets, endpoints.secrets_of("of the benchmarks, not of anything else", passwords))
-    node = endpoints.Node("db", bare if passwords else url)
+    node = endpoints.Node("db", bare)
     document = endpoints.Endpoints(
         application="benchmark",
         stage="single-server" if url.startswith("sqlite") else "separate-database",
@@ -100,6 +98,15 @@ def endpoints_document(url: str, directory: Path, *, cache: bool, access_log: bo
     )
     endpoints.write(directory / "endpoints.json", document)
     return directory / "endpoints.json"
+
+
+def _without_password(url: str) -> tuple[str, dict[str, str]]:
+    """The URL as the document may hold it, and what belongs into the secrets."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url, {}
+    bare = parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}")
+    return urlunsplit(bare), {"db": parts.password}
 
 
 def _example(cache: bool) -> Callable[[str, Path], Application]:
