@@ -1,0 +1,213 @@
+"""The page and what it asks for, to this machine alone. It only ever answers GET: there is nothing to change.
+
+/                  the page          /api/stream    snapshots, once a second (server-sent events)
+/static/NAME       its parts         /api/snapshot  one of them
+/api/requests      slow and failed   /api/history   series over time
+/api/events        what happened     /api/logs      what is new in the nodes' logs
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from outgrow.dashboard import logs
+from outgrow.dashboard.gather import Gatherer
+from outgrow.dashboard.stream import Stream
+from outgrow.runtime.asgi import ASGIScope, Receive, Send, is_local
+
+JSON = "application/json"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+HISTORY_S_MAX = 7200
+POINTS_MAX = 600
+PAGE_MAX = 200
+WORST = ("p50", "p95", "p99", "query_p99", "wait_p99", "errors")
+"""Of these series the highest value of a step is shown: a mean would hide what matters."""
+
+SECURITY = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+
+
+class Query(dict[str, str]):
+    """The parameters of a request; what makes no sense counts as not given."""
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A whole number from 0 to `most`."""
+        text = self.get(name, "")
+        return min(most, int(text)) if text.isascii() and text.isdigit() and len(text) < 16 else default
+
+
+class File(NamedTuple):
+    """A part of the page."""
+
+    content_type: str
+    body: bytes
+    tag: bytes
+
+
+class App:
+    """The ASGI application of one fleet's dashboard."""
+
+    def __init__(self, directory: Path, log_folder: Path) -> None:
+        self.stream = Stream(self._render)
+        self._gatherer = Gatherer(directory, looked=self.stream.publish)
+        self._logs = log_folder
+        self._files = files()
+        self._answers: Mapping[str, Callable[[Query], bytes]] = {
+            "/api/snapshot": lambda query: self.stream.current(),
+            "/api/history": self._history,
+            "/api/requests": self._requests,
+            "/api/events": self._events,
+            "/api/logs": self._log_lines,
+        }
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one request, to a program or a person on this machine."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] != "http":
+            return
+        elif scope["method"] not in ("GET", "HEAD"):
+            await _answer(scope, send, 405, "text/plain", b"Method Not Allowed", ((b"allow", b"GET, HEAD"),))
+        elif not _may_ask(scope):
+            await _answer(scope, send, 403, "text/plain", b"This dashboard answers its own machine alone.")
+        elif scope["path"] == "/api/stream" and scope["method"] == "GET":
+            await self._stream(scope, receive, send)
+        elif (answer := self._answers.get(scope["path"])) is not None:
+            query = Query(parse_qsl(scope["query_string"].decode("latin-1")))
+            await _answer(scope, send, 200, JSON, answer(query), ((b"cache-control", b"no-store"),))
+        else:
+            await self._file(scope, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Gather from start to end."""
+        await receive()
+        gathering = asyncio.create_task(self._gatherer.run())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        gathering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gathering
+        self._gatherer.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _stream(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if self.stream.full:
+            retry = ((b"retry-after", b"5"),)
+            await _answer(scope, send, 503, "text/plain", b"Too many pages are open.", retry)
+            return
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), *SECURITY]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.stream.serve(receive, send)
+
+    async def _file(self, scope: ASGIScope, send: Send) -> None:
+        file = self._files.get(scope["path"])
+        if file is None:
+            await _answer(scope, send, 404, "text/plain", b"Not Found")
+            return
+        headers = ((b"cache-control", b"no-cache"), (b"etag", file.tag))
+        known = any(name == b"if-none-match" and value == file.tag for name, value in scope["headers"])
+        await _answer(
+            scope, send, 304 if known else 200, file.content_type, b"" if known else file.body, headers
+        )
+
+    def _render(self) -> bytes:
+        return msgspec.json.encode(self._gatherer.snapshot())
+
+    def _history(self, query: Query) -> bytes:
+        seconds = query.number("seconds", 300, HISTORY_S_MAX) or 300
+        step_s = -(-seconds // POINTS_MAX)
+        until = int(time.time()) // step_s * step_s - 1  # the step that is under way is not known yet
+        names = (
+            query.get("series", "").split(",") if query.get("series") else list(self._gatherer.history.series)
+        )
+        curves = self._gatherer.history.read(
+            names, since=until - seconds + 1, until=until, step_s=step_s, worst=WORST
+        )
+        return msgspec.json.encode(curves)
+
+    def _requests(self, query: Query) -> bytes:
+        page = self._gatherer.requests.page(
+            reason=query.get("reason", ""),
+            search=query.get("search", ""),
+            order=query.get("order", "newest"),
+            upto=query.number("upto", 0, 10**15),
+            offset=query.number("offset", 0, 10**9),
+            limit=query.number("limit", 50, PAGE_MAX),
+        )
+        return page.as_json()
+
+    def _events(self, query: Query) -> bytes:
+        after = query.number("after", 0, 10**15)
+        return msgspec.json.encode([event for event in self._gatherer.events.kept if event.id > after])
+
+    def _log_lines(self, query: Query) -> bytes:
+        cursor: dict[str, int] = {}
+        with contextlib.suppress(msgspec.DecodeError):
+            cursor = msgspec.json.decode(query.get("cursor") or "{}", type=dict[str, int])
+        tail = logs.tail(
+            self._logs,
+            cursor,
+            chosen=query.get("node", ""),
+            search=query.get("search", ""),
+            access=query.get("access") == "1",
+        )
+        return msgspec.json.encode({"nodes": logs.nodes(self._logs), **msgspec.structs.asdict(tail)})
+
+
+def files() -> dict[str, File]:
+    """The page's parts by their paths, read once."""
+    found: dict[str, File] = {}
+    for each in resources.files("outgrow.dashboard").joinpath("static").iterdir():
+        kind = TYPES.get(Path(each.name).suffix)
+        if kind is not None:
+            body = each.read_bytes()
+            path = "/" if each.name == "index.html" else f"/static/{each.name}"
+            found[path] = File(kind, body, b'"%s"' % hashlib.sha256(body).hexdigest()[:16].encode())
+    return found
+
+
+def _may_ask(scope: ASGIScope) -> bool:
+    """A direct caller on this machine that calls it by its own name, and no page of somebody else's."""
+    if not is_local(scope):
+        return False
+    sites = [value for name, value in scope["headers"] if name == b"sec-fetch-site"]
+    return all(site in (b"same-origin", b"none") for site in sites) or scope["path"] == "/"
+
+
+async def _answer(
+    scope: ASGIScope,
+    send: Send,
+    status: int,
+    content_type: str,
+    body: bytes,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:
+    head: list[tuple[bytes, bytes]] = [(b"content-type", content_type.encode()), *SECURITY, *headers]
+    if status != 304:
+        head.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

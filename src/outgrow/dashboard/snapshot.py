@@ -1,0 +1,156 @@
+"""The one read model: what is true of a fleet at one moment, typed.
+
+Dashboard, `outgrow status` and advice read it. Times are Unix seconds, durations milliseconds, sizes
+bytes, rates a second, shares from 0 to 1; null is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from outgrow.advisor.machine import Machine
+
+HealthStatus = Literal["ok", "degraded", "failing", "unknown"]
+Unit = Literal["rate", "ms", "share", "cores", "bytes", "count"]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The worst of all that is known, and why."""
+
+    status: HealthStatus
+    reasons: list[str]
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """What the application has answered in the last few seconds, all its processes together."""
+
+    rate: float
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    errors: float
+    error_share: float
+    in_flight: float
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One figure of a box in the drawing."""
+
+    label: str
+    value: float | None
+    unit: Unit
+
+
+class Box(msgspec.Struct, frozen=True):
+    """One part of the drawing: a node, or a tier that lives inside one (`inside` is that box's id)."""
+
+    id: str
+    tier: str
+    title: str
+    detail: str
+    state: str
+    figures: list[Figure]
+    inside: str | None = None
+    text: str = ""
+    address: str | None = None
+    pid: int | None = None
+    since: float | None = None
+    restarts: int = 0
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Who asks whom, and how often."""
+
+    source: str
+    target: str
+    rate: float | None = None
+
+
+class Drawing(msgspec.Struct, frozen=True):
+    """The topology as it runs: boxes in the order of `tiers`, from the clients to the data."""
+
+    tiers: list[str]
+    boxes: list[Box]
+    links: list[Link]
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One node of the fleet. `cpu` is in cores."""
+
+    name: str
+    tier: str
+    kind: str
+    state: str
+    text: str
+    pid: int | None
+    address: str | None
+    since: float
+    restarts: int
+    cpu: float | None
+    memory: int | None
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One route over the last minute."""
+
+    route: str
+    methods: list[str]
+    rate: float
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    error_share: float
+
+
+class Query(msgspec.Struct, frozen=True):
+    """One kind of statement over the last minute. `busy` is how many run at once on average."""
+
+    node: str
+    label: str
+    rate: float
+    mean: float
+    p99: float | None
+    busy: float
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """How many slow and failed requests are kept, and the highest id."""
+
+    kept: int
+    failed: int
+    newest: int
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole. `latest` holds the newest value of every series of the history."""
+
+    at: float
+    application: str
+    stage: str
+    stage_number: int
+    stage_title: str
+    epoch: int
+    url: str
+    since: float
+    answers: bool
+    """Whether the fleet's supervisor answered; if not, this is what was known last."""
+    health: Health
+    traffic: Traffic
+    machine: Machine | None
+    nodes: list[Node]
+    drawing: Drawing
+    routes: list[Route]
+    queries: list[Query]
+    requests: Requests
+    newest_event: int
+    latest: dict[str, float]
+
+
+class Summary(msgspec.Struct):
+    """The part of a snapshot that `outgrow status` shows. Unknown fields are passed over."""
+
+    at: float
+    health: Health
+    traffic: Traffic
