@@ -99,9 +99,9 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Telemetry = Telemetry()
     secrets_file: str | None = None
     moved: bool = False
-    """A growing application brought its data here: what another engine still has of it is of the past."""
+    """A growing application brought its data here: what another engine has of it is of the past."""
     control: str | None = None
-    """The folder in which each process that has opened the tiers listens for the fleet (runtime/control.py)."""
+    """The folder where each process that has opened the tiers listens for the fleet (runtime/control.py)."""
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""kill -9 of the supervisor, of the application and of PostgreSQL under load: no acknowledged write is lost."""
+"""kill -9 of the supervisor, the application and PostgreSQL under load: no acknowledged write is lost."""
 
 from __future__ import annotations
 

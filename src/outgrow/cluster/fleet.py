@@ -17,8 +17,8 @@ from outgrow.cluster.control import Control
 from outgrow.cluster.measure import Meter
 from outgrow.cluster.state import State
 from outgrow.cluster.status import NodeStatus, Status
-from outgrow.engines import dashboard
 from outgrow.endpoints import Endpoints
+from outgrow.engines import dashboard
 from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.logs import Logs

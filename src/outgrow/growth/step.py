@@ -41,8 +41,8 @@ class Step(NamedTuple):
 
     `apply` makes it so; `verify` raises VerificationFailed when it is not so; `undo` makes it as
     before. What a restart of the fleet would end, such as a server, is a `lasting` step's: it is applied
-    again before a growth goes on. One step of a move is decisive: it keeps DECISIVE_EPOCH and publishes that epoch, and
-    from then on the way is forward.
+    again before a growth goes on. One step of a move is decisive: it keeps DECISIVE_EPOCH and publishes
+    that epoch, and from then on the way is forward.
     """
 
     name: str

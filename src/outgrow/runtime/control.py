@@ -148,4 +148,3 @@ class Control:
         if expiry is not None and expiry is not asyncio.current_task():
             expiry.cancel()
         self._gate.release()
-
