@@ -27,11 +27,15 @@ _SWEEP_S = 0.02
 
 
 class Answer(NamedTuple):
-    """What came back. Header names are lower case."""
+    """What came back. Header names are lower case.
+
+    `received` is when its end was here (time.monotonic): what we do with it afterwards is not its latency.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    received: float = 0.0
 
 
 class Failure(NamedTuple):
@@ -162,6 +166,7 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._until_close = False
+        self._received = 0.0
         self.idle_since = 0.0
 
     def begin(self, exchange: Exchange) -> bool:
@@ -194,6 +199,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A part of an answer, or something that nobody has asked for."""
+        self._received = monotonic()
         if self._exchange is None or self._parser is None:
             self.close()
             return
@@ -210,6 +216,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:
             return
         if exc is None and self._until_close:
+            self._received = monotonic()
             self._answer()
         elif exc is None:
             self._end(Failure("closed", "the connection was closed before the whole answer"))
@@ -248,10 +255,11 @@ class Connection(asyncio.Protocol):
 
     def _answer(self) -> None:
         assert self._parser is not None
-        answer = Answer(self._parser.get_status_code(), self._headers, b"".join(self._chunks))
+        body = b"".join(self._chunks)
+        answer = Answer(self._parser.get_status_code(), self._headers, body, self._received)
         self._forget_answer()
         if self._parser.should_keep_alive() and self._transport is not None:
-            self.idle_since = monotonic()
+            self.idle_since = self._received
             exchange, self._exchange = self._exchange, None
             self._pool.release(self)
             if exchange is not None:

@@ -189,7 +189,7 @@ class _Generator:
         self._finish_if_done()
 
     def _judge(self, call: Call, intended: float, sent: float, outcome: Answer | Failure) -> None:
-        now = self._now()
+        now = outcome.received - self._began if isinstance(outcome, Answer) else self._now()
         name, asked = call.step.name, call.asked
         trace_id = self._traffic.trace_id(call)
         verdict = self._traffic.judge(call, outcome)
