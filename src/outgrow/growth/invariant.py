@@ -8,10 +8,9 @@ from outgrow import cluster
 from outgrow.errors import FleetError
 from outgrow.growth.processes import Processes
 from outgrow.growth.step import Context
-from outgrow.supervisor.probe import until_ready
-from outgrow.workload import Address, Probe
 
 WITHIN_S = 10.0
+ANSWER_WITHIN_S = 2.0
 
 
 async def check(context: Context) -> None:
@@ -29,11 +28,8 @@ async def _wrong(context: Context) -> str | None:
     if down:
         return f"{', '.join(down)} not ready"
     application = context.after.application
-    address = Address(application.host, application.port)
-    try:
-        await until_ready(Probe("http", address, path="/health/deep", timeout_s=2), {})
-    except TimeoutError:
-        return f"http://{address}/health/deep does not answer with 200"
+    if not await _healthy(application.host, application.port):
+        return f"http://{application.host}:{application.port}/health/deep does not answer with 200"
     document = context.state.published()
     async with Processes(context.state.placement().control) as processes:
         for answer in await processes.ask("state"):
@@ -42,3 +38,16 @@ async def _wrong(context: Context) -> str | None:
             if document is None or answer.epoch != document.epoch:
                 return "a process does not obey the newest endpoints"
     return None
+
+
+async def _healthy(host: str, port: int) -> bool:
+    """Whether the application can do its work: the deep check answers 200."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(f"GET /health/deep HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            status = (await reader.readline()).split(b" ")
+            writer.close()
+            return status[1:2] == [b"200"]
+    except (OSError, TimeoutError):
+        return False

@@ -31,6 +31,7 @@ class PostgresToSqlite(Relocation):
         return runs_postgres(before) and after.database.engine == "sqlite"
 
     async def prepare(self, context: Context) -> None:
+        """Put aside what the file held when the data left it."""
         if "claimed" in context.kept:
             return
         published = context.state.published()
@@ -44,6 +45,7 @@ class PostgresToSqlite(Relocation):
         context.keep({"host": host, "claimed": True})
 
     async def unprepare(self, context: Context) -> None:
+        """The file as it was."""
         if not context.kept.get("claimed"):
             return
         file = sqlite_file(context, context.after)
@@ -63,6 +65,7 @@ class PostgresToSqlite(Relocation):
         return SqliteStore(sqlite_file(context, context.after))
 
     async def tables(self, context: Context) -> list[Table]:
+        """What PostgreSQL holds; the file must have the same once its migrations have run."""
         tables = await (await self.source(context)).tables()
         if sqlite_file(context, context.after).exists():
             require_same_tables(tables, await (await self.target(context)).names())

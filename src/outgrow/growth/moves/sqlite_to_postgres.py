@@ -45,6 +45,7 @@ class SqliteToPostgres(Relocation):
             context.keep({"claimed": True})
 
     async def unprepare(self, context: Context) -> None:
+        """End the server, and remove what this growth has put into it."""
         await control.change(context.directory, Request("remove", names=NODES), tell=lambda change: None)
         if context.kept.get("claimed"):
             shutil.rmtree(context.state.placement().data / "postgres", ignore_errors=True)
@@ -59,6 +60,7 @@ class SqliteToPostgres(Relocation):
         return postgres_store(self._server(context), context)
 
     async def tables(self, context: Context) -> list[Table]:
+        """What PostgreSQL's migrations have made; the file must have the same."""
         tables = await (await self.target(context)).tables()
         require_same_tables(tables, await (await self.source(context)).names())
         return tables
@@ -67,6 +69,7 @@ class SqliteToPostgres(Relocation):
         return self._server(context).url
 
     def migration_variables(self, context: Context) -> dict[str, str]:
+        """As the owner of the schema."""
         application = Application(context.after, self._placement(context))
         application.owner_url = self._server(context).owner_url
         return application.migration_variables()
