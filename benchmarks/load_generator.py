@@ -64,7 +64,7 @@ end
 
 def run(*, quick: bool) -> str:
     """Both parts, as Markdown."""
-    seconds = 3.0 if quick else 15.0
+    seconds = 3.0 if quick else 8.0
     rounds = 2 if quick else ROUNDS
     with machine.pinned(machine.client_core()):
         return "\n\n".join(

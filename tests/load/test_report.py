@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from html.parser import HTMLParser
 
 import msgspec
@@ -10,7 +12,7 @@ import pytest
 from outgrow.load import words
 from outgrow.load.html import html
 from outgrow.load.parse import parse
-from outgrow.load.plots import linear, logarithmic, nines
+from outgrow.load.plots import Line, linear, lines, logarithmic, nines
 from outgrow.load.recorder import Example, Recorder
 from outgrow.load.report import Report, Run, report
 from outgrow.load.text import text
@@ -164,6 +166,14 @@ def test_axes() -> None:
     assert [label for _, label in nines(0.999).ticks] == ["0", "p50", "p90", "p99", "p99.9"]
     assert nines(0.99).place(0.9) == pytest.approx(0.5)
     assert linear(0, 0, str).place(0) == 0
+
+
+def test_a_line_is_cut_where_there_is_no_value_and_a_value_alone_is_a_dot() -> None:
+    points = [(0.0, 1.0), (1.0, 2.0), (2.0, math.nan), (3.0, 1.0), (4.0, math.nan)]
+    plot = lines("t", linear(0, 4, str), linear(0, 2, str), [Line("a", "first", points)])
+    pieces = re.findall('points="([^"]*)"', plot)
+    assert [len(piece.split()) for piece in pieces] == [2, 2]
+    assert len(set(pieces[1].split())) == 1
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,16 @@ json = { a = { b = "{user}", c = "{text}" } }
     assert len(made.trace_id(call)) == 32
 
 
+@pytest.mark.parametrize(("share", "recorded"), [("0", 0), ("0.1", 10), ("1", 100)])
+def test_some_requests_ask_to_be_traced(share: str, recorded: int) -> None:
+    made = traffic(f'traced = {share}\n[request.x]\nweight = 1\npath = "/"\nsigned_in = 0\n')
+    lines = [sent(made)[1] for _ in range(100)]
+    assert (
+        sum(line.startswith("traceparent") and line.endswith("-01") for each in lines for line in each)
+        == recorded
+    )
+
+
 def test_a_value_cannot_smuggle_a_header() -> None:
     made = traffic("""
 [draw]
@@ -156,9 +166,7 @@ SESSION = '[request.x]\nweight = 1\npath = "/"\n'
 
 @pytest.mark.parametrize(("mode", "kept"), [("keep", True), ("drop", False)])
 def test_cookies_and_the_bookmark_go_back(mode: str, kept: bool) -> None:
-    made = traffic(f'bookmark = "{mode}"\n{SESSION}').__class__(
-        parse(f'rate = 1\nusers = 1\nbookmark = "{mode}"\n{SESSION}'), TARGET, run="1"
-    )
+    made = Traffic(parse(f'rate = 1\nusers = 1\nbookmark = "{mode}"\n{SESSION}'), TARGET, run="1")
     call, lines, _ = sent(made)
     assert not any(line.startswith(("cookie", "outgrow-bookmark")) for line in lines)
     headers = (
@@ -290,7 +298,7 @@ equals = { c = "{user}" }
     ],
 )
 def test_what_an_answer_must_be(outcome: Answer, kind: str, detail: str) -> None:
-    made = traffic(CONTENT.replace("rate", "rate"))
+    made = traffic(CONTENT)
     step = made.step("x", made.scenario.request["x"])
     verdict = made.judge_alone(made.call([step], made.users[0]), outcome)
     assert verdict.kind == kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -118,11 +119,11 @@ def _rate_plot(report: Report, rows: Rows) -> str:
 
 
 def _latency_plot(report: Report, rows: Rows) -> str:
-    points = [((begins + ends) / 2, row) for begins, ends, row in rows if row.answered]
+    points = [((begins + ends) / 2, row) for begins, ends, row in rows]
     drawn = [
-        Line("p50", "first", [(x, row.p50) for x, row in points]),
-        Line("p95", "second", [(x, row.p95) for x, row in points]),
-        Line("p99", "third", [(x, row.p99) for x, row in points]),
+        Line("p50", "first", [(x, row.p50 if row.answered else math.nan) for x, row in points]),
+        Line("p95", "second", [(x, row.p95 if row.answered else math.nan) for x, row in points]),
+        Line("p99", "third", [(x, row.p99 if row.answered else math.nan) for x, row in points]),
     ]
     values = [value for line in drawn for _, value in line.points]
     hints = _hints(
@@ -197,10 +198,10 @@ def _kinds(rows: Rows) -> list[str]:
 
 
 def _lateness_plot(report: Report, rows: Rows) -> str:
-    points = [((begins + ends) / 2, row) for begins, ends, row in rows if row.intended]
+    points = [((begins + ends) / 2, row) for begins, ends, row in rows]
     drawn = [
-        Line("p99", "first", [(x, row.late_p99) for x, row in points]),
-        Line("most", "second", [(x, row.late_maximum) for x, row in points]),
+        Line("p99", "first", [(x, row.late_p99 if row.intended else math.nan) for x, row in points]),
+        Line("most", "second", [(x, row.late_maximum if row.intended else math.nan) for x, row in points]),
     ]
     values = [value for line in drawn for _, value in line.points]
     hints = _hints(
@@ -323,7 +324,7 @@ def _clock(second: float) -> str:
 
 def _log(values: Sequence[float]) -> Axis:
     """For milliseconds."""
-    shown = [max(value, _LEAST_MS) for value in values] or [1.0]
+    shown = [max(value, _LEAST_MS) for value in values if not math.isnan(value)] or [1.0]
     return logarithmic(min(shown), max(shown), words.duration_mark)
 
 

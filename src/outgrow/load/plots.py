@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from itertools import groupby
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 240
@@ -14,12 +15,11 @@ _INNER_HEIGHT = HEIGHT - TOP - BOTTOM
 
 
 class Line(NamedTuple):
-    """A line of a plot. `style` is its class in the style sheet."""
+    """A line of a plot. `style` is its class in the style sheet; where a value is nan the line is cut."""
 
     name: str
     style: str
     points: Sequence[tuple[float, float]]
-    stepped: bool = False
 
 
 class Axis(NamedTuple):
@@ -117,14 +117,18 @@ def _grid(x: Axis, y: Axis) -> str:
 
 
 def _line(x: Axis, y: Axis, line: Line) -> str:
-    places: list[str] = []
-    before = ""
-    for across, up in line.points:
-        if line.stepped and before:
-            places.append(f"{_x(x, across)},{before}")
-        before = f"{_y(y, up)}"
-        places.append(f"{_x(x, across)},{before}")
-    return f'<polyline class="line {line.style}" points="{" ".join(places)}"/>'
+    return "".join(
+        f'<polyline class="line {line.style}" points="{" ".join(places)}"/>'
+        for places in _pieces(x, y, line.points)
+    )
+
+
+def _pieces(x: Axis, y: Axis, points: Sequence[tuple[float, float]]) -> Iterator[list[str]]:
+    """The line, cut where there is no value; a value alone is a dot."""
+    for known, piece in groupby(points, key=lambda point: not math.isnan(point[1])):
+        places = [f"{_x(x, across)},{_y(y, up)}" for across, up in piece] if known else []
+        if places:
+            yield places if len(places) > 1 else places * 2
 
 
 def _bar(x: Axis, y: Axis, begins: float, ends: float, low: float, high: float, style: str) -> str:

@@ -142,6 +142,7 @@ class Scenario(Section, frozen=True, kw_only=True):
     timeout: Annotated[float, _seconds(0.001, "an answer that takes longer is an error")] = 10.0
     bookmark: Annotated[Literal["keep", "drop"], Meta(title='"keep" or "drop"')] = "keep"
     seed: Annotated[int, _whole(0, 2**63 - 1, "the same seed makes the same requests")] = 1
+    traced: Annotated[float, _number(0, 1, "the share of requests whose spans should be recorded")] = 0.01
     headers: Texts = {}
     user: User = User()
     draw: dict[str, Draw] = {}

@@ -175,6 +175,7 @@ class Traffic:
         self.lists: dict[str, list[Any]] = {}
         self._target = target
         self._keeps = scenario.bookmark == "keep"
+        self._traced_every = round(1 / scenario.traced) if scenario.traced else 0
         self._rng = random.Random(f"{scenario.seed} traffic")
         self._unique = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -225,7 +226,8 @@ class Traffic:
         head = user.head(self._user_headers) if user is not None else b""
         lines = call.step.lines(values)
         call.asked = lines.partition(b" HTTP/")[0].decode()
-        trace = b"traceparent: 00-%s-%016x-00\r\n" % (self.trace_id(call).encode(), call.number)
+        recorded = b"01" if self._traced_every and call.number % self._traced_every == 0 else b"00"
+        trace = b"traceparent: 00-%s-%016x-%s\r\n" % (self.trace_id(call).encode(), call.number, recorded)
         return b"".join((lines, self._head, trace, head, call.step.body(values)))
 
     def trace_id(self, call: Call) -> str:
