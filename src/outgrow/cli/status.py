@@ -16,6 +16,7 @@ from outgrow.cli.table import table
 
 if TYPE_CHECKING:
     from outgrow.cluster import NodeStatus, Status
+    from outgrow.dashboard.snapshot import Summary
 
 _HEADINGS = ("node", "state", "since", "restarts", "cpu", "memory", "pid", "address")
 _FIGURES = (2, 3, 4, 5, 6)
@@ -30,16 +31,21 @@ def command(directory: Path | None, as_json: bool) -> int:
 
     Exit code 0 if everything is well, 1 if a node has failed or nothing runs. CPU is the share of one
     core since the last time somebody asked, memory what the node's processes use alone plus their part
-    of what they share.
+    of what they share. Where the dashboard runs, its figures of the last five seconds are shown as well.
     """
+    import msgspec
+
     from outgrow import cluster
+    from outgrow.dashboard import client
 
     status = asyncio.run(cluster.status(application.fleet_directory(directory)))
-    Console(as_json=as_json).result(status, text(status))
+    summary = client.summary(status.dashboard) if status.dashboard else None
+    document = {**msgspec.structs.asdict(status), "now": summary}
+    Console(as_json=as_json).result(document, text(status, summary))
     return 1 if any(node.state == "failed" for node in status.nodes) else 0
 
 
-def text(status: Status) -> str:
+def text(status: Status, summary: Summary | None = None) -> str:
     """The fleet for people: jobs that are done are left out, a failed node says why."""
     from outgrow import stages
 
@@ -51,7 +57,18 @@ def text(status: Status) -> str:
     reasons = [f"\n{bad(node.name)} {node.text}" for node in nodes if node.state == "failed" and node.text]
     supervisor = dim(f"supervisor {status.supervisor_pid}, epoch {status.epoch}")
     page = f"\n{click.style(status.dashboard, fg='cyan')}   {dim('dashboard')}" if status.dashboard else ""
-    return f"{head}\n{click.style(status.url, fg='cyan')}   {supervisor}{page}\n\n{rows}{''.join(reasons)}"
+    now = f"\n{_now(summary)}" if summary is not None else ""
+    urls = f"{click.style(status.url, fg='cyan')}   {supervisor}{page}"
+    return f"{head}\n{urls}{now}\n\n{rows}{''.join(reasons)}"
+
+
+def _now(summary: Summary) -> str:
+    """The traffic of the last seconds, and what is wrong."""
+    traffic = summary.traffic
+    took = [f"{name} {value:.3g} ms" for name, value in (("p50", traffic.p50), ("p99", traffic.p99)) if value]
+    errors = bad(f"{traffic.errors:.3g} errors/s") if traffic.errors else dim("no errors")
+    figures = f"{strong(f'{traffic.rate:,.0f}')} requests/s   {'   '.join([*took, errors])}"
+    return "\n".join([figures, *(doubtful(reason) for reason in summary.health.reasons)])
 
 
 def _row(node: NodeStatus) -> tuple[str, ...]:

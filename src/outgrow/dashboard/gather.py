@@ -23,7 +23,7 @@ from outgrow.advisor.machine import Machine, Meter
 from outgrow.advisor.measures import Tally
 from outgrow.cluster import NodeStatus, Status, measure
 from outgrow.cluster.state import State
-from outgrow.dashboard import tables
+from outgrow.dashboard import growth, tables
 from outgrow.dashboard.drawing import draw
 from outgrow.dashboard.events import Events, Watch
 from outgrow.dashboard.health import judge
@@ -35,10 +35,16 @@ from outgrow.endpoints import Endpoints
 from outgrow.errors import OutgrowError
 
 EVERY_S = 1.0
+AFTER_S = 0.03
+"""A look begins so long after the second has: a sleep that ends early must not fall into the last one."""
+
 SHOWN_S = 5
 """The figures of the present are those of so many seconds: at few requests one second says little."""
 
-MEMORY_EVERY_S = 5.0
+CPU_LOOKS = 4
+"""The kernel counts CPU in hundredths of a second: over three seconds that is a third of a percent."""
+
+MEMORY_EVERY_S = 10.0
 """Proportional memory costs the kernel a walk through every page table."""
 
 logger = logging.getLogger("outgrow.dashboard")
@@ -56,6 +62,7 @@ class Gatherer:
         self.requests = Requests()
         self.events = Events(self._place.data / "events.jsonl")
         self._watch = Watch(self.events)
+        self._growth = growth.Watch(self._place.state / "growth", self.events)
         self._machine_meter = Meter(self._place.data)
         self._machine: Machine | None = None
         self._usage = Usage()
@@ -68,26 +75,26 @@ class Gatherer:
         self._at = 0.0
 
     async def run(self) -> None:
-        """Look once a second until cancelled."""
+        """Look once a second until cancelled, at its beginning: so no second has two looks, or none."""
         while True:
-            began = time.monotonic()
             try:
                 await self.look()
             except Exception:
                 logger.exception("this second is missing")
             self._looked()
-            await asyncio.sleep(max(0.05, EVERY_S - (time.monotonic() - began)))
+            await asyncio.sleep(EVERY_S - (time.time() - AFTER_S) % EVERY_S)
 
     async def look(self) -> None:
         """One look."""
-        await self._look_at_fleet()
         now = time.time()
+        await self._look_at_fleet()
         tallies: dict[str, Tally] = {}
         for process, tally, told in await look_at_all(list(self._processes.values())):
             self.requests.add(process.node, told)
             if tally is not None:
                 tallies[process.node] = tally
         self._tallies.append(tallies)
+        self._growth.look()
         self._machine = self._machine_meter.look()
         self._usage.look(self._status.nodes if self._status is not None else ())
         self._at, self._latest = now, self._series(tallies)
@@ -173,6 +180,7 @@ class Gatherer:
             since=status.since,
             answers=self._answers,
             health=judge(status, self._answers, self._processes),
+            growth=self._growth.now,
             traffic=self._traffic(whole),
             machine=self._machine,
             nodes=nodes,
@@ -234,34 +242,36 @@ class Usage:
     """CPU (in cores) and memory of every node."""
 
     def __init__(self) -> None:
-        self._cpu_s: dict[int, float] = {}
-        self._at = time.monotonic()
+        self._looks: deque[tuple[float, dict[int, float]]] = deque(maxlen=CPU_LOOKS)
         self._memory_at = -MEMORY_EVERY_S
         self._cpu: dict[str, float] = {}
         self._memory: dict[str, int] = {}
 
     def look(self, nodes: tuple[NodeStatus, ...]) -> None:
-        """How much each has used since the last look."""
+        """How much each uses now."""
+        pids = {node.name: node.pid for node in nodes if node.pid is not None}
         now = time.monotonic()
-        elapsed = max(0.001, now - self._at)
-        used = {node.pid: measure.cpu_seconds(node.pid) for node in nodes if node.pid is not None}
-        self._cpu = {}
-        for node in nodes:
-            cpu_s, before = used.get(node.pid or 0), self._cpu_s.get(node.pid or 0)
-            if cpu_s is not None and before is not None:
-                # What a child that has ended used is no part of the sum any more.
-                self._cpu[node.name] = max(0.0, cpu_s - before) / elapsed
-        self._cpu_s = {pid: cpu_s for pid, cpu_s in used.items() if cpu_s is not None}
-        self._at = now
+        used = {pid: measure.cpu_seconds(pid) for pid in pids.values()}
+        self._looks.append((now, {pid: cpu_s for pid, cpu_s in used.items() if cpu_s is not None}))
+        self._cpu = {name: cpu for name, pid in pids.items() if (cpu := self._share(pid)) is not None}
         if now - self._memory_at >= MEMORY_EVERY_S:
             self._memory_at = now
-            looked = {node.name: measure.used(node.pid) for node in nodes if node.pid is not None}
+            looked = {name: measure.used(pid) for name, pid in pids.items()}
             self._memory = {name: usage.memory for name, usage in looked.items() if usage is not None}
+        self._memory = {name: size for name, size in self._memory.items() if name in pids}
+
+    def _share(self, pid: int) -> float | None:
+        """Cores that it has kept busy since the oldest look that has seen it; None when seen once."""
+        now, newest = self._looks[-1]
+        first = next(((at, used[pid]) for at, used in self._looks if pid in used), None)
+        if first is None or pid not in newest or first[0] == now:
+            return None
+        # What a child that has ended used is no part of the sum any more, which may fall by it.
+        return max(0.0, newest[pid] - first[1]) / (now - first[0])
 
     def of(self, name: str) -> tuple[float | None, int | None]:
         """CPU and memory of a node; None where it does not run or was not seen twice."""
-        cpu = self._cpu.get(name)
-        return cpu, self._memory.get(name)
+        return self._cpu.get(name), self._memory.get(name)
 
     def series(self) -> dict[str, float]:
         """The same for the history."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-TIMEOUT_S = 2.0
 BODY_BYTES_MAX = 32 * 1024 * 1024
 
 
@@ -16,17 +15,16 @@ class Client:
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(self, path: str, accept: str = "*/*") -> tuple[int, bytes]:
-        """Status and body. Raises OSError (TimeoutError is one) when it does not answer in time."""
+        """Status and body. Raises OSError when it does not answer. The caller sets the limit of time."""
+        kept = self._connection is not None
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                kept = self._connection is not None
-                try:
-                    return await self._exchange(path, accept)
-                except (OSError, EOFError):
-                    if not kept:
-                        raise
-                    self.close()  # it was closed by the other side meanwhile: that says nothing yet
-                    return await self._exchange(path, accept)
+            try:
+                return await self._exchange(path, accept)
+            except (OSError, EOFError):
+                if not kept:
+                    raise
+                self.close()  # it was closed by the other side meanwhile: that says nothing yet
+                return await self._exchange(path, accept)
         except (EOFError, ValueError) as error:
             self.close()
             raise OSError(f"no answer from {self._address}: {error}") from error

@@ -123,6 +123,15 @@ class Requests(msgspec.Struct, frozen=True):
     newest: int
 
 
+class Growth(msgspec.Struct, frozen=True):
+    """A growth that is under way, or was cut off: the last line of its journal."""
+
+    move: str
+    step: str
+    event: str
+    since: float
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The whole. `latest` holds the newest value of every series of the history."""
 
@@ -137,6 +146,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     answers: bool
     """Whether the fleet's supervisor answered; if not, this is what was known last."""
     health: Health
+    growth: Growth | None
     traffic: Traffic
     machine: Machine | None
     nodes: list[Node]
