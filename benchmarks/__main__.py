@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     unknown = [name for name in arguments.names if name not in NAMES + EXTRA]
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(NAMES + EXTRA)}")
@@ -32,6 +34,11 @@ def main() -> int:
         if arguments.write:
             _write(name, text, quick=arguments.quick)
     return 0
+
+
+def _end(number: int, frame: object) -> None:
+    """SIGTERM is an exception like Ctrl-C, so that the servers under test are ended, too."""
+    sys.exit(128 + number)
 
 
 def _run(name: str, *, quick: bool) -> str:
