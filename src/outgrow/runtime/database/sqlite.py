@@ -2,7 +2,7 @@
 
 A statement runs on the event loop itself, since most take a few microseconds and a thread costs
 fifty. One that takes longer than 5 ms is interrupted, run again in a thread, and goes there at
-once from then on; so a slow query never stops the other requests. COMMIT waits for the disk in a
+once for a while; so a slow query never stops the other requests. COMMIT waits for the disk in a
 thread. The file is in WAL mode: readers never wait for the writer.
 
 The position is a commit counter in the table outgrow_position, raised by each transaction.
@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 INLINE_S = 0.005
 """How long a statement may hold the event loop before it moves to a thread."""
+
+THREAD_RUNS = 16
+"""So many quick runs in a thread bring a statement back: one may have been slow by chance, or by the disk."""
 
 PROGRESS_STEPS = 4_000
 """Virtual machine instructions between two looks at the clock: about 0.2 ms."""
@@ -120,7 +123,7 @@ class Connection:
             except sqlite3.Error as error:
                 if not _interrupted(error):
                     raise self._node.translate(error, compiled.label) from error
-                compiled.slow = True
+                compiled.slow = THREAD_RUNS
                 rows = await self._run(compiled, lambda: self._cursor.execute(sql, arguments).fetchall())
         if compiled.results and rows:
             return self._process(compiled, rows)
@@ -218,13 +221,20 @@ class Connection:
     async def _run(self, compiled: Compiled, call: Callable[[], T], *, thread: bool = False) -> T:
         """Inside a write block an interrupt would roll everything back, so what was slow once is
         run in a thread the next time, and only the statement timeout interrupts."""
-        started = perf_counter()
-        self._deadline = started + self._node.statement_timeout_s
+        self._deadline = perf_counter() + self._node.statement_timeout_s
+
+        def timed() -> tuple[T, float]:
+            started = thread_time()  # its own CPU time: not the queue, not another process on this core
+            return call(), thread_time() - started
+
         try:
-            result = await self._node.in_thread(call) if thread or compiled.slow else call()
+            result, took = await self._node.in_thread(timed) if thread or compiled.slow else timed()
         except sqlite3.Error as error:
             raise self._node.translate(error, compiled.label) from error
-        compiled.slow = perf_counter() - started > (INLINE_S / 2 if compiled.slow else INLINE_S)
+        if took > INLINE_S / 2:
+            compiled.slow = THREAD_RUNS
+        elif compiled.slow:
+            compiled.slow -= 1
         return result
 
     def _process(self, compiled: Compiled, rows: list[Row]) -> list[Row]:

@@ -64,7 +64,7 @@ class Compiled:
         self.sql = str(compiler)
         self.columns = frozenset(names) if takes_columns else None
         self.label = _label(source)
-        self.slow = False
+        self.slow = 0
         self.is_insert = bool(compiler.isinsert)
         self.expanding = bool(compiler.post_compile_params or compiler.literal_execute_params)
         self._names: tuple[str, ...] = tuple(compiler.positiontup or ())
