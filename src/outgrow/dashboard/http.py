@@ -51,7 +51,7 @@ class Client:
 
 def _read_head(head: bytes) -> tuple[int, int]:
     first, *lines = head.decode("latin-1").split("\r\n")
-    status = int(first.split(" ", 2)[1])
+    status = int(first[9:12])
     for line in lines:
         name, _, value = line.partition(":")
         if name.lower() == "content-length":
