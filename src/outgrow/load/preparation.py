@@ -12,7 +12,8 @@ from outgrow.errors import OutgrowError
 from outgrow.load.client import Answer, Failure, Pool
 from outgrow.load.profile import Setup
 from outgrow.load.template import MISSING, Place
-from outgrow.load.traffic import Traffic, User
+from outgrow.load.traffic import Traffic
+from outgrow.load.user import User
 
 AT_ONCE_MAX = 16
 """Users who are set up at a time: a sign-in may be dear to the application."""

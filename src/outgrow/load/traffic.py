@@ -14,20 +14,21 @@ import itertools
 import random
 from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from outgrow.load.client import Answer, Failure
 from outgrow.load.draws import source
-from outgrow.load.facts import Contradiction, Facts
-from outgrow.load.profile import Read, Request, Scenario, Write
+from outgrow.load.facts import Contradiction
+from outgrow.load.profile import Request, Scenario
+from outgrow.load.step import Step
 from outgrow.load.target import Target
-from outgrow.load.template import MISSING, Document, Place, Template
+from outgrow.load.template import Template
+from outgrow.load.user import User
+from outgrow.load.values import Values, header_lines
 
-BOOKMARK_HEADER = b"outgrow-bookmark"
-BOOKMARK_COOKIE = b"outgrow_bookmark"
 NEVER_SENT = ("refused", "connect", "not sent")
 """Failures after which a write has certainly not happened."""
 
@@ -51,81 +52,6 @@ class Verdict(NamedTuple):
 RIGHT = Verdict("", "")
 
 
-class User:
-    """One user's variables, cookies, bookmark and facts."""
-
-    __slots__ = ("_head", "bookmark", "cookies", "facts", "variables")
-
-    def __init__(self, number: int, run: str) -> None:
-        self.variables: dict[str, Any] = {"user": number, "run": run}
-        self.cookies: dict[bytes, bytes] = {}
-        self.bookmark = b""
-        self.facts = Facts()
-        self._head: bytes | None = None
-
-    def capture(self, name: str, value: Any) -> None:
-        """A variable has this value from now on."""
-        self.variables[name] = value
-        self._head = None
-
-    def head(self, headers: Mapping[str, Template]) -> bytes:
-        """Their headers, made once until a variable changes, but for those whose names have no value yet."""
-        if self._head is None:
-            known = {name: each for name, each in headers.items() if each.roots <= self.variables.keys()}
-            self._head = _header_lines(known, self.variables)
-        head = self._head
-        if self.bookmark:
-            head += BOOKMARK_HEADER + b": " + self.bookmark + b"\r\n"
-        if self.cookies:
-            head += b"cookie: " + b"; ".join(b"%s=%s" % each for each in self.cookies.items()) + b"\r\n"
-        return head
-
-
-class Step:
-    """A request of the scenario, compiled."""
-
-    def __init__(self, name: str, request: Request, prefix: str) -> None:
-        self.name = name
-        self.signed_in = request.signed_in
-        self.status = request.status
-        self._method = request.method
-        self._prefix = prefix
-        self._path = Template(request.path)
-        self._headers = {key: Template(text) for key, text in request.headers.items()}
-        self._json = None if request.json is msgspec.UNSET else Document(request.json)
-        self._has = [Place(text) for text in request.has]
-        self._equals = [(Place(text), Document(value)) for text, value in request.equals.items()]
-        self.capture = {key: Place(text) for key, text in request.capture.items()}
-        self.reads = [_Read(read) for read in request.reads]
-        self.writes = [_Write(write) for write in request.writes]
-        self.looks_inside = bool(self._has or self._equals or self.capture or self.reads or self.writes)
-
-    def lines(self, values: Mapping[str, Any]) -> bytes:
-        """The request line, and the headers of this request alone."""
-        path = self._prefix + self._path.address(values)
-        line = f"{self._method} {path} HTTP/1.1\r\n".encode()
-        return line + _header_lines(self._headers, values) if self._headers else line
-
-    def body(self, values: Mapping[str, Any]) -> bytes:
-        """The body with the headers that tell of it, and the empty line between them."""
-        if self._json is None:
-            # A length tells servers and proxies that a POST without a body has none to wait for.
-            return b"\r\n" if self._method == "GET" else b"content-length: 0\r\n\r\n"
-        body = msgspec.json.encode(self._json.fill(values))
-        return b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-
-    def complaint(self, document: Any, values: Mapping[str, Any]) -> str:
-        """What the answer lacks; nothing when it has all that it must have."""
-        for place in (*self._has, *self.capture.values()):
-            if place.find(document) is MISSING:
-                return f"there is no {place.text}"
-        for place, wanted in self._equals:
-            value, found = wanted.fill(values), place.find(document)
-            if found != value:
-                return f"{place.text} is {found!r}, not {value!r}"
-        return ""
-
-
 class Call:
     """A step that somebody makes, in a journey."""
 
@@ -147,22 +73,6 @@ class Call:
             return False
         self.step = self.steps[self.position]
         return True
-
-
-class Values(dict[str, Any]):
-    """The values of names within one journey: what is drawn stays the same until its end."""
-
-    __slots__ = ("_draw", "_user")
-
-    def __init__(self, draw: Callable[[str], Any], user: User | None) -> None:
-        self._draw = draw
-        self._user = user
-
-    def __missing__(self, name: str) -> Any:
-        if self._user is not None and name in self._user.variables:
-            return self._user.variables[name]
-        value = self[name] = self._draw(name)
-        return value
 
 
 class Traffic:
@@ -217,7 +127,7 @@ class Traffic:
 
     def call(self, steps: Sequence[Step], user: User | None) -> Call:
         """A journey of these steps, at its first one."""
-        return Call(steps, user, Values(self._draw, user))
+        return Call(steps, user, Values(self._draw, {} if user is None else user.variables))
 
     def encode(self, call: Call) -> bytes:
         """The whole request. Raises KeyError for a name without a value."""
@@ -258,7 +168,7 @@ class Traffic:
             return Verdict(outcome.kind, outcome.detail)
         step = call.step
         if call.user is not None:
-            self._keep_session(call.user, outcome.headers)
+            call.user.keep_session(outcome.headers, bookmark=self._keeps)
         expected = outcome.status in step.status if step.status else 200 <= outcome.status < 300
         if not expected:
             if not 400 <= outcome.status < 500:
@@ -290,13 +200,6 @@ class Traffic:
             return Verdict("violation", violations[0].fact, violations)
         return RIGHT
 
-    def _keep_session(self, user: User, headers: list[tuple[bytes, bytes]]) -> None:
-        for name, value in headers:
-            if name == BOOKMARK_HEADER:
-                user.bookmark = value if self._keeps else b""
-            elif name == b"set-cookie":
-                _keep_cookie(user.cookies, value, bookmark=self._keeps)
-
     def _move_on(self, call: Call, *, goes_on: bool) -> None:
         if goes_on and call.advance():
             self._continued.append(call)
@@ -319,63 +222,7 @@ class Traffic:
 
     def _common_head(self) -> bytes:
         host = f"host: {self._target.host}\r\nuser-agent: outgrow-load\r\n".encode()
-        return host + _header_lines(self._headers, Values(self._draw, None))
-
-
-class _Read:
-    """What an answer shows of a fact, compiled."""
-
-    def __init__(self, read: Read) -> None:
-        self._fact = Template(read.fact)
-        self._at = Place(read.at)
-        self._each = Place(read.each) if read.each else None
-        self.rises = read.rises
-
-    def shown(self, values: Values, document: Any) -> list[tuple[str, Any]]:
-        """(fact, what is shown of it)."""
-        if self._each is None:
-            return [(self._fact.text(values), self._at.find(document))]
-        items = self._each.find(document)
-        found: list[tuple[str, Any]] = []
-        for item in items if isinstance(items, list) else () if items is MISSING else (items,):
-            values["item"] = item
-            found.append((self._fact.text(values), self._at.find(item)))
-        values.pop("item", None)
-        return found
-
-
-class _Write:
-    """What an answered request has made true, compiled."""
-
-    def __init__(self, write: Write) -> None:
-        self._fact = Template(write.fact)
-        self._last = write.last
-        given = {"set": write.set, "add": write.add, "remove": write.remove}
-        self._verb, form = next(each for each in given.items() if each[1] is not msgspec.UNSET)
-        self._value = Document(form)
-
-    def apply(self, facts: Facts, values: Values, document: Any) -> None:
-        """The write has happened."""
-        values["response"] = document
-        fact, value = self._fact.text(values), self._value.fill(values)
-        del values["response"]
-        if self._verb == "set":
-            facts.set(fact, value)
-        elif self._verb == "add":
-            facts.add(fact, value, self._last)
-        else:
-            facts.remove(fact, value)
-
-    def doubt(self, facts: Facts, values: Values) -> None:
-        """The write may have happened. What only its answer would have told was never known."""
-        try:
-            fact = self._fact.text(values)
-            if self._verb == "set":
-                facts.doubt(fact)
-            elif self._verb == "remove":
-                facts.doubt_member(fact, self._value.fill(values))
-        except KeyError:
-            return
+        return host + header_lines(self._headers, Values(self._draw, {}))
 
 
 def _contradictions(call: Call, user: User, document: Any) -> list[Violation]:
@@ -412,27 +259,6 @@ def _weighted(scenario: Scenario, prefix: str) -> tuple[list[tuple[Step, ...]], 
             items.append(tuple(steps[name] for name in journey.steps))
             weights.append(journey.weight)
     return items, list(itertools.accumulate(weights))
-
-
-def _header_lines(headers: Mapping[str, Template], values: Mapping[str, Any]) -> bytes:
-    lines = [f"{name}: {_one_line(template.text(values))}\r\n" for name, template in headers.items()]
-    return "".join(lines).encode()
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\r", " ").replace("\n", " ")
-
-
-def _keep_cookie(cookies: dict[bytes, bytes], header: bytes, *, bookmark: bool) -> None:
-    pair, _, attributes = header.partition(b";")
-    name, _, value = pair.partition(b"=")
-    name = name.strip()
-    if name == BOOKMARK_COOKIE and not bookmark:
-        return
-    if b"max-age=0" in attributes.lower().replace(b" ", b"").split(b";"):
-        cookies.pop(name, None)
-    else:
-        cookies[name] = value.strip()
 
 
 def _excerpt(body: bytes, length: int = 2_000) -> str:
