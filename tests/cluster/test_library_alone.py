@@ -1,4 +1,4 @@
-"""Without a fleet: URLs in outgrow.toml, an ASGI server of one's own, a PostgreSQL that somebody else runs."""
+"""Without a fleet: URLs in outgrow.toml, any ASGI server, a PostgreSQL that somebody else runs."""
 
 from __future__ import annotations
 
