@@ -255,6 +255,7 @@ function receive(event) {
   const drawn = series.add(next.at, next.latest), sparked = recent.add(next.at, next.latest);
   requestAnimationFrame(() => {
     show();
+    if (!performance.getEntriesByName("figures").length) performance.mark("figures");
     if (document.hidden) return;
     if (sparked) drawSparks();
     if (drawn) drawCharts();
