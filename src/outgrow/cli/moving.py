@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from outgrow.cli import application
 from outgrow.cli.console import Console, dim, good, strong
 from outgrow.cli.progress import Progress
-from outgrow.errors import Misuse
+from outgrow.errors import FleetNotRunning, Misuse
 
 if TYPE_CHECKING:
     from outgrow.growth.grow import Outcome
@@ -101,13 +101,26 @@ def finish(directory: Path, console: Console, *, forward: bool) -> None:
     _report(console, lambda tell: way(directory, first, last, tell=tell))
 
 
+def goes_back(directory: Path) -> bool:
+    """Whether a move to an earlier stage was cut off. Raises Misuse when one to a further stage was."""
+    from outgrow import stages
+    from outgrow.growth import grow, journal
+
+    unfinished = grow.under_way(directory)
+    if not unfinished.open or unfinished.begun.before is None or unfinished.begun.after is None:
+        return False
+    if stages.find(unfinished.begun.after.stage).number > stages.find(unfinished.begun.before.stage).number:
+        journal.require_none(unfinished)
+    return True
+
+
 def show(directory: Path, stage: str, console: Console) -> None:
     """The steps of the move, and nothing done."""
     from outgrow.growth import grow
 
     try:
         before = stage_now(directory)[0]
-    except Exception:
+    except FleetNotRunning:
         before = application.topology(directory).stage
     steps = grow.steps(*topologies(directory, before, stage))
     lines = [f"from {strong(before)} to {strong(stage)}, while the application serves:", ""]

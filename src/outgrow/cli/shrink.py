@@ -25,13 +25,16 @@ def command(stage: str | None, directory: Path | None, plan: bool, as_json: bool
     from outgrow import stages
 
     where = application.directory_with_topology(directory)
+    console = Console(as_json=as_json)
+    if not plan and moving.goes_back(where) and stage is None:
+        moving.finish(where, console, forward=True)
+        return
     now = stages.find(moving.stage_now(where)[0])
     if stage is None and now.number == 1:
         raise Misuse("the application is at the first stage already")
     wanted = stages.find(stage if stage is not None else now.number - 1)
     if wanted.number >= now.number:
         raise Misuse(f"{wanted.name} is not before {now.name}", hint=f"`outgrow grow {wanted.name}`")
-    console = Console(as_json=as_json)
     if plan:
         moving.show(where, wanted.name, console)
     else:

@@ -156,24 +156,26 @@ class Fleet:
         planned = plan.plan(
             self._topology,
             self._state.placement(host),
-            epoch=self._state.next_epoch(),
+            epoch=self._state.next_epoch(before.epoch if before is not None else 0),
             dashboard_port=self._dashboard_port(),
         )
         return planned._replace(document=plan.continued(planned.document, before))
 
     def _where_the_data_is(self, before: Endpoints | None) -> Topology:
-        """The topology, unless a move has taken the data elsewhere. Raises Misuse then.
+        """The topology, unless the data is elsewhere: a move took it there. Raises Misuse then.
 
-        A move that was cut off after its point of no return has not changed outgrow.toml yet: the
-        fleet starts where the data is, and the move can be finished.
+        A move that was cut off may have changed outgrow.toml or not, and its target may hold a part of
+        the data: the fleet starts where the data is, and the move can be finished or taken back.
         """
         wanted = self._topology
-        if before is None or not before.moved or wanted.database.url is not None:
+        if before is None or wanted.database.url is not None:
             return wanted
         if before.database.engine == wanted.database.engine:
             return wanted
         if self._state.growing():
             return complete(replace(wanted, stage=before.stage))
+        if not before.moved:
+            return wanted
         raise Misuse(
             f"the data of {wanted.application.name} was moved to stage {before.stage}, "
             f"and this is stage {wanted.stage}",

@@ -135,9 +135,9 @@ class State:
         notes = kept.notes if kept.boot == orphans.boot_id() else {}
         return orphans.find(self.fleet, notes.values())
 
-    def next_epoch(self) -> int:
-        """One more than the last that `orphans` has found."""
-        self.epoch += 1
+    def next_epoch(self, published: int) -> int:
+        """One more than the last that `orphans` has found, and than the one that a growth has published."""
+        self.epoch = max(self.epoch, published) + 1
         return self.epoch
 
     def _kept(self) -> Kept:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from outgrow.cluster.state import State
 from outgrow.errors import FleetNotRunning, Misuse
 from outgrow.growth import journal as journals
-from outgrow.growth import runner
+from outgrow.growth import runner, settings
 from outgrow.growth.journal import Journal
 from outgrow.growth.plan import move_between, named
 from outgrow.growth.runner import Tell
@@ -42,6 +42,7 @@ async def grow(directory: Path, before: Topology, after: Topology, *, tell: Tell
         if journal.open and (journal.begun.after or after).stage != after.stage:
             journals.require_none(journal)
         if not journal.open:
+            settings.require_settable(directory / "outgrow.toml", after.stage)
             journal.begin(move_between(before, after).name, before, after)
         return await _run(directory, journal, before, after, tell)
 

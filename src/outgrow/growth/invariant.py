@@ -32,7 +32,8 @@ async def _wrong(context: Context) -> str | None:
         return f"http://{application.host}:{application.port}/health/deep does not answer with 200"
     document = context.state.published()
     async with Processes(context.state.placement().control) as processes:
-        for answer in await processes.ask("state"):
+        # A process that has outlived a restart of the fleet hears of the new document here.
+        for answer in await processes.ask("reload"):
             if answer.held:
                 return "writes are held"
             if document is None or answer.epoch != document.epoch:

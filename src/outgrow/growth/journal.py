@@ -100,16 +100,18 @@ class Journal:
 
     def _read(self) -> None:
         try:
-            lines = self._file.read_bytes().splitlines()
+            lines = self._file.read_bytes().split(b"\n")
         except FileNotFoundError:
             return
-        for number, line in enumerate(lines):
+        # Behind the last end of a line is nothing, or what was cut off and had not been acted on.
+        for number, line in enumerate(lines[:-1], 1):
             try:
                 self.entries.append(msgspec.json.decode(line, type=Entry))
             except msgspec.DecodeError as error:
-                if number == len(lines) - 1:
-                    return  # cut off while it was written: it had not been acted on
-                raise StateUnreadable(f"{self._file}, line {number + 1}: {error}") from error
+                raise StateUnreadable(
+                    f"{self._file}, line {number}: {error}",
+                    hint=f"`outgrow down`, and keep {self._file.parent} for whoever repairs it",
+                ) from error
 
     def _write(self, entry: Entry) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -124,8 +126,8 @@ def _append(path: Path, line: bytes, *, after: int | None = None) -> None:
         if after is None:
             os.lseek(descriptor, 0, os.SEEK_END)
         else:
-            held = os.pread(descriptor, os.fstat(descriptor).st_size, 0).splitlines(keepends=True)[:after]
-            os.ftruncate(descriptor, sum(map(len, held)))
+            whole = os.pread(descriptor, os.fstat(descriptor).st_size, 0).split(b"\n")[:after]
+            os.ftruncate(descriptor, sum(len(each) + 1 for each in whole))
             os.lseek(descriptor, 0, os.SEEK_END)
         os.write(descriptor, line + b"\n")
         os.fsync(descriptor)

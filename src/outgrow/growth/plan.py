@@ -15,6 +15,12 @@ def move_between(before: Topology, after: Topology) -> Move:
     for move in MOVES:
         if move.fits(before, after):
             return move
+    if after.database.url is not None:
+        raise Misuse(
+            "the database is a PostgreSQL of your own (database.url), and this version moves data "
+            "only to and from one that the fleet runs",
+            hint="without the url, `outgrow grow` has the fleet start one; else copy the data by hand",
+        )
     raise Misuse(
         f"there is no live move from stage {before.stage} to stage {after.stage}",
         hint="`outgrow grow --help` lists the moves",

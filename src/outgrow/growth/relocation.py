@@ -27,15 +27,21 @@ from outgrow.errors import FleetError, VerificationFailed, told
 from outgrow.growth import settings
 from outgrow.growth.data import copying
 from outgrow.growth.data.columns import Table
-from outgrow.growth.data.copying import Snapshot, Store
+from outgrow.growth.data.copying import Changes, Snapshot, Store
 from outgrow.growth.processes import Processes
 from outgrow.growth.step import DECISIVE_EPOCH, Context, Step
 from outgrow.topology import Topology
 
 HOLD_S = 10.0
-"""A process goes on by itself after that. What must be done within a hold is given up before."""
+"""A process goes on by itself after that."""
 
-HOLD_MARGIN_S = 2.0
+HOLD_SHARE = 0.7
+"""Of the time for which a write block waits: when the last changes are not done by then, it is given up."""
+
+ATTEMPTS = 5
+PAUSE_S = 0.5
+"""Between two attempts to hold the writes, so that those who have waited get through."""
+
 TIMELINE_STEP = 1 << 16
 """More than any server counts timelines: after a move every position is later than all before."""
 
@@ -86,7 +92,7 @@ class Relocation(ABC):
         """In order."""
         return (
             Step("prepare", "start the database to move to", self.prepare, undo=self.unprepare, lasting=True),
-            Step("create-schema", "run the migrations there", self.create_schema),
+            Step("create-schema", "run the migrations there", self.create_schema, verify=self.examine),
             Step("capture", "note what changes from now on", self.capture, undo=self.release),
             Step("copy", "copy every row", self.copy),
             Step("verify", "copy what has changed, compare everything", self.verify),
@@ -110,10 +116,17 @@ class Relocation(ABC):
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
             )
-            _, errors = await process.communicate()
+            try:
+                _, errors = await process.communicate()
+            finally:
+                await _ended(process)
         if process.returncode:
             last = errors.decode(errors="replace").strip().splitlines()[-1:]
             raise next(filter(None, map(told, last)), FleetError(f"the migrations failed: {''.join(last)}"))
+
+    async def examine(self, context: Context) -> None:
+        """Whether all of it can be moved. Nothing of the source has been touched yet."""
+        await self.tables(context)
 
     async def capture(self, context: Context) -> None:
         """Triggers of the source note keys."""
@@ -123,7 +136,7 @@ class Relocation(ABC):
         """The source as it was."""
         source = await self.source(context)
         await source.unfence()
-        await source.release(await self.tables(context))
+        await source.release()
 
     async def copy(self, context: Context) -> None:
         """Every row of one moment."""
@@ -135,56 +148,85 @@ class Relocation(ABC):
         """Catch up until little is left, then compare everything at one moment."""
         source, target = await self.source(context), await self.target(context)
         tables = await self.tables(context)
-        mark = int(context.kept["mark"])
-        for _ in range(copying.ROUNDS_MAX):
-            async with source.snapshot() as snapshot:
-                count = await copying.catch_up(snapshot, target, tables, mark)
-                mark = snapshot.mark
-            context.says(f"{count:,} rows had changed")
-            if count <= copying.SMALL:
-                break
+        mark = await self._catch_up(context, int(context.kept["mark"]))
+        await target.go_on(tables)
+        await target.finish()
         async with source.snapshot() as snapshot:
             await copying.catch_up(snapshot, target, tables, mark)
             async with target.snapshot() as copied:
                 digest = await copying.verify(snapshot, copied, tables, context.says)
-            mark = snapshot.mark
-        await target.finish(tables)
-        context.keep({"mark": mark, "checksum": digest})
+            context.keep({"mark": snapshot.mark, "checksum": digest})
 
-    async def switch(self, context: Context) -> None:
-        """The decisive step."""
+    async def _catch_up(self, context: Context, mark: int) -> int:
+        """Until little is left. Returns the new mark."""
         source, target = await self.source(context), await self.target(context)
         tables = await self.tables(context)
-        async with Processes(context.state.placement().control) as processes:
-            if not self._published(context):
-                began = time.monotonic()
-                await processes.ask("hold", seconds=HOLD_S)
-                async with source.locked() as last:
-                    await self._last_changes(last, target, tables, context)
-                    if time.monotonic() - began > HOLD_S - HOLD_MARGIN_S:
-                        raise FleetError(
-                            "the last changes took longer than writes may be held", hint="try again"
-                        )
-                    await last.fence()
-                    document = self.document(context)
-                    context.keep({DECISIVE_EPOCH: document.epoch})
-                    endpoints.write(context.state.placement().endpoints, document)
-                    await last.commit()
-                await processes.ask("reload")
-                await processes.ask("release")
-                context.keep({"held_s": round(time.monotonic() - began, 3)})
-            else:  # cut off in the middle of it: everybody obeys the document already, or does so now
-                await processes.ask("reload")
-                async with source.locked() as last:
-                    await last.fence()
-                    await last.commit()
+        for _ in range(copying.ROUNDS_MAX):
+            async with source.snapshot() as snapshot:
+                changes = await copying.catch_up(snapshot, target, tables, mark)
+                mark = snapshot.mark
+            context.says(f"{changes.rows:,} rows had changed")
+            if changes.rows <= copying.SMALL:
+                break
+        return mark
+
+    async def switch(self, context: Context) -> None:
+        """The decisive step. When it was cut off behind that point, everybody is told what holds."""
+        if not context.decided:
+            await self._switch(context)
+        else:
+            async with (await self.source(context)).locked() as last:
+                await last.fence()
+                await last.commit()
+        async with Processes(context.state.placement().control) as everybody:
+            await everybody.ask("reload")
         if "held_s" in context.kept:
             context.says(f"writes were held for {context.kept['held_s']:.3f} s")
+
+    async def _switch(self, context: Context) -> None:
+        """Try until the writes can be held for long enough. Raises FleetError after some attempts."""
+        for attempt in range(1, ATTEMPTS + 1):
+            mark = await self._catch_up(context, int(context.kept["mark"]))
+            context.keep({"mark": mark})
+            try:
+                await self._switch_once(context, mark)
+                break
+            except VerificationFailed:
+                raise
+            except FleetError as error:
+                if attempt == ATTEMPTS or context.decided:
+                    raise
+                context.says(f"the writes went on: {error.message}. It is tried again")
+                await asyncio.sleep(PAUSE_S)
+
+    async def _switch_once(self, context: Context, mark: int) -> None:
+        source, target = await self.source(context), await self.target(context)
+        tables = await self.tables(context)
+        async with target.snapshot() as copied:
+            counts = {table.name: await copied.count(table) for table in tables}
+        async with Processes(context.state.placement().control) as processes:
+            began = time.monotonic()
+            limit_s = min(HOLD_S, context.before.database.checkout_timeout) * HOLD_SHARE
+            await processes.hold(HOLD_S)
+            async with source.locked() as last:
+                changes = await copying.catch_up(last, target, tables, mark)
+                await _require_counts(last, tables, counts, changes)
+                await processes.hold(HOLD_S)  # who has come meanwhile
+                if (held_s := time.monotonic() - began) > limit_s:
+                    raise FleetError(f"the last {changes.rows:,} changes took {held_s:.1f} s")
+                await last.fence()
+                document = self.document(context)
+                context.keep({DECISIVE_EPOCH: document.epoch})
+                endpoints.write(context.state.placement().endpoints, document)
+                await last.commit()
+            await processes.ask("reload")
+            await processes.ask("release")
+            context.keep({"held_s": round(time.monotonic() - began, 3)})
 
     async def settle(self, context: Context) -> None:
         """What is left to do when the data has moved."""
         source = await self.source(context)
-        await source.release(await self.tables(context))
+        await source.release()
         settings.set_stage(context.directory / "outgrow.toml", context.after.stage)
         request = Request("adopt", topology=context.after)
         await control.change(context.directory, request, tell=lambda change: None)
@@ -208,31 +250,19 @@ class Relocation(ABC):
         )
         return replace(made, moved=True, database=replace(made.database, shards=shards))
 
-    def _published(self, context: Context) -> bool:
-        epoch, document = context.kept.get(DECISIVE_EPOCH), context.state.published()
-        return epoch is not None and document is not None and document.epoch >= epoch
 
-    async def _last_changes(
-        self, last: Snapshot, target: Store, tables: list[Table], context: Context
-    ) -> None:
-        """Copy and compare what has changed since everything was compared."""
-        changed = await last.changed(tables, int(context.kept["mark"]))
-        by_name = {table.name: table for table in tables}
-        changes = [
-            (by_name[name], keys, await last.rows(by_name[name], keys)) for name, keys in changed.items()
-        ]
-        await target.replace(changes)
-        async with target.snapshot() as copied:
-            for table, keys, rows in changes:
-                held = {table.key_of(row): row for row in await copied.rows(table, keys)}
-                wanted = {table.key_of(row): row for row in rows}
-                if copying.checksum(_ordered(held)) != copying.checksum(_ordered(wanted)):
-                    raise VerificationFailed(f"table {table.name}: the last changes differ in the copy")
-            for table in tables:
-                if await last.count(table) != await copied.count(table):
-                    raise VerificationFailed(f"table {table.name}: the copy has another number of rows")
-        context.says(f"{sum(map(len, changed.values())):,} rows changed last")
+async def _require_counts(
+    last: Snapshot, tables: list[Table], counts: dict[str, int], changes: Changes
+) -> None:
+    """What no trigger has noted shows here, if it has added or removed a row."""
+    for table in tables:
+        held = counts[table.name] + changes.grown.get(table.name, 0)
+        if (count := await last.count(table)) != held:
+            raise VerificationFailed(f"table {table.name}: {count:,} rows, and {held:,} in the copy")
 
 
-def _ordered(rows: dict[tuple[object, ...], tuple[object, ...]]) -> list[tuple[object, ...]]:
-    return [rows[key] for key in sorted(rows, key=repr)]
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """It does not outlive whoever waits for it."""
+    if process.returncode is None:
+        process.kill()
+        await process.wait()

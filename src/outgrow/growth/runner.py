@@ -17,7 +17,7 @@ from outgrow.errors import FleetError, GrowthFailed, OutgrowError
 from outgrow.growth.invariant import check
 from outgrow.growth.journal import Journal
 from outgrow.growth.plan import named
-from outgrow.growth.step import DECISIVE_EPOCH, Context, Step
+from outgrow.growth.step import Context, Step
 
 State = Literal["starting", "working", "done", "failed", "undoing", "undone"]
 
@@ -50,12 +50,11 @@ async def forward(journal: Journal, context: Context, tell: Tell) -> None:
 async def backward(journal: Journal, context: Context, tell: Tell) -> None:
     """Take back every step that was begun, last first. Raises FleetError after the point of no return."""
     steps = named(journal.begun.move).steps()
-    if decided(journal, context):
+    if context.decided:
         raise FleetError(
             "the data has moved already, so there is nothing to take back",
             hint="`outgrow grow --resume` finishes, then `outgrow shrink` moves the data back",
         )
-    await _restore(steps, journal, context)
     for step in reversed(steps):
         if journal.state_of(step.name) not in (None, "undone"):
             tell(Progress(step.name, "undoing", ""))
@@ -92,17 +91,23 @@ def _keep(facts: dict[str, Any], step: Step, journal: Journal, context: Context)
 
 
 async def _failed(step: Step, journal: Journal, context: Context, tell: Tell, error: BaseException) -> None:
-    what = error.message if isinstance(error, OutgrowError) else f"{type(error).__name__}: {error}"
+    what = _described(error)
     journal.add("failed", step.name, what)
     tell(Progress(step.name, "failed", what))
-    if decided(journal, context):
+    if context.decided:
         if isinstance(error, Exception):
             raise GrowthFailed(
                 f"step {step.name} failed after the data had moved: {what}",
                 hint="the application serves from its new place; `outgrow grow --resume` finishes the rest",
             ) from error
         return
-    await backward(journal, context, tell)
+    try:
+        await backward(journal, context, tell)
+    except Exception as obstacle:
+        raise GrowthFailed(
+            f"step {step.name} failed: {what}. It could not be taken back: {_described(obstacle)}",
+            hint="the application serves from where it was; `outgrow grow --undo` tries again",
+        ) from error
     if isinstance(error, Exception):
         raise GrowthFailed(
             f"step {step.name} failed, and all was taken back: {what}",
@@ -110,11 +115,10 @@ async def _failed(step: Step, journal: Journal, context: Context, tell: Tell, er
         ) from error
 
 
-def decided(journal: Journal, context: Context) -> bool:
-    """Whether the point of no return has been passed: the document that says so has been published."""
-    epoch = journal.kept.get(DECISIVE_EPOCH)
-    document = context.state.published()
-    return epoch is not None and document is not None and document.epoch >= epoch
+def _described(error: BaseException) -> str:
+    if isinstance(error, OutgrowError):
+        return error.message
+    return "interrupted" if isinstance(error, asyncio.CancelledError) else f"{type(error).__name__}: {error}"
 
 
 async def _whatever_happens(work: Coroutine[Any, Any, None]) -> None:

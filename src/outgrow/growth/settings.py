@@ -6,8 +6,38 @@ import os
 import re
 from pathlib import Path
 
-_STAGE = re.compile(r"^(?P<before>stage\s*=\s*)(?P<value>\"[^\"]*\"|'[^']*'|\d+)", re.MULTILINE)
+from outgrow.errors import Misuse, TopologyError
+from outgrow.topology import Topology, parse
+
+_STAGE = re.compile(
+    r"""^(?P<before>[ \t]*(?:stage|"stage"|'stage')[ \t]*=[ \t]*)(?P<value>"[^"\n]*"|'[^'\n]*'|\d+)""",
+    re.MULTILINE,
+)
 _SECTION = re.compile(r"^\s*\[", re.MULTILINE)
+
+
+def require_settable(path: Path, stage: str) -> None:
+    """Raises Misuse when outgrow.toml would be wrong at that stage, before anything else is done for it."""
+    try:
+        after = parse(
+            with_stage(path.read_text(encoding="utf-8"), stage), source=path.name, environment=os.environ
+        )
+    except TopologyError as error:
+        raise Misuse(
+            f'with stage = "{stage}" this outgrow.toml would be wrong: {error.message}',
+            hint="a growth changes its stage alone: make the file right for both stages first. "
+            "Where [database] names a file, stop the fleet, move the file to the default place "
+            "(.outgrow/data/NAME.db), and remove the line",
+        ) from error
+    _require_stage(after, stage)
+
+
+def _require_stage(after: Topology, stage: str) -> None:
+    if after.stage != stage:
+        raise Misuse(
+            "the stage in this outgrow.toml cannot be changed",
+            hint='write stage = "..." on a line of its own',
+        )
 
 
 def set_stage(path: Path, stage: str) -> None:

@@ -28,6 +28,16 @@ class Context:
         self.says: Callable[[str], None] = lambda text: None
         self.keep: Callable[[dict[str, Any]], None] = kept.update
 
+    @property
+    def decided(self) -> bool:
+        """Whether the point of no return has been passed: the document that says so has been published.
+
+        The epoch alone does not tell it: a fleet that is started again publishes a higher one, too.
+        """
+        epoch, document = self.kept.get(DECISIVE_EPOCH), self.state.published()
+        published = epoch is not None and document is not None and document.epoch >= epoch
+        return published and document is not None and document.stage == self.after.stage
+
 
 Action = Callable[[Context], Awaitable[None]]
 

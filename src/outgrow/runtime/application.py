@@ -48,6 +48,7 @@ class Outgrow:
     """
 
     def __init__(self, document: Endpoints | None = None, secrets: Secrets | None = None) -> None:
+        discovered = document is None or secrets is None
         if document is None or secrets is None:
             document, secrets = endpoints.discover()
         self.endpoints = document
@@ -71,7 +72,7 @@ class Outgrow:
             Control(
                 Path(document.control), self.db.gate, epoch=lambda: self.endpoints.epoch, reload=self._reload
             )
-            if document.control is not None
+            if discovered and document.control is not None
             else None
         )
 
@@ -117,15 +118,22 @@ class Outgrow:
         self._open_count += 1
         if self._open_count == 1:
             try:
-                await self.db.open()
+                await self._open()
             except BaseException:
                 self._open_count -= 1
+                if self._control is not None:
+                    await self._control.close()
                 await self.db.close()
                 raise
-            self._add_checks()
-            if self._control is not None:
-                await self._control.open()
         return self
+
+    async def _open(self) -> None:
+        await self.db.open()
+        self._add_checks()
+        if self._control is not None:
+            await self._control.open()
+            # What was published since the document was read has not been told to this process.
+            await self._reload()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,22 @@ class Answer(msgspec.Struct, omit_defaults=True):
     error: str | None = None
 
 
+def _bound(path: Path) -> socket.socket:
+    """Through the open folder: a socket's path holds 108 bytes at most, however long the folder's is."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    before = os.umask(0o177)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+        os.close(folder)
+    return listener
+
+
 class Control:
     """Listens in `folder`. `reload` reads the document again and obeys it; it raises OutgrowError."""
 
@@ -64,11 +81,7 @@ class Control:
         """Listen, for this user alone."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            self._server = await asyncio.start_unix_server(self._serve, self._path)
-        finally:
-            os.umask(before)
+        self._server = await asyncio.start_unix_server(self._serve, sock=_bound(self._path))
 
     async def close(self) -> None:
         """Listen no more. Nothing stays held."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ def literal(text: str) -> str:
 
 
 class Column(NamedTuple):
-    """A column and PostgreSQL's name of its type (pg_type.typname)."""
+    """A column and PostgreSQL's name of its type (pg_type.typname), or "enum" for each of those."""
 
     name: str
     kind: str
@@ -67,19 +68,13 @@ class Table(NamedTuple):
 
 
 def from_sqlite(kind: str) -> Callable[[Any], Any]:
-    """From what SQLite holds to the value. Raises FleetError for a type that cannot be moved."""
-    try:
-        return _FROM_SQLITE[kind]
-    except KeyError:
-        raise FleetError(f"columns of type {kind} cannot be moved live", hint=_HINT) from None
+    """From what SQLite holds to the value, for a kind that `require_movable` has let pass."""
+    return _FROM_SQLITE[kind]
 
 
 def to_sqlite(kind: str) -> Callable[[Any], Any]:
     """From the value to what SQLite is to hold."""
-    try:
-        return _TO_SQLITE[kind]
-    except KeyError:
-        raise FleetError(f"columns of type {kind} cannot be moved live", hint=_HINT) from None
+    return _TO_SQLITE[kind]
 
 
 def from_json(kind: str) -> Callable[[Any], Any]:
@@ -87,18 +82,46 @@ def from_json(kind: str) -> Callable[[Any], Any]:
     return _FROM_JSON.get(kind, _same)
 
 
-def plain(value: Any) -> Any:
+def plain(table: Table, rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     """What is hashed and compared: one form for values that mean the same."""
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC)
-    if isinstance(value, Decimal):
-        return str(value.normalize()) if value else "0"
-    if isinstance(value, float) and value == 0:
-        return 0.0
-    return value
+    steps = [
+        (place, _PLAIN[column.kind]) for place, column in enumerate(table.columns) if column.kind in _PLAIN
+    ]
+    found = [list(row) for row in rows]
+    for row in found:
+        for place, step in steps:
+            if row[place] is not None:
+                row[place] = step(row[place])
+    return found
 
 
-_HINT = "move this table by hand, or give the column a plain type in a migration"
+def require_movable(tables: Sequence[Table]) -> None:
+    """Raises FleetError, naming every column whose type is not carried over faithfully."""
+    wrong = [
+        f"{table.name}.{column.name} ({column.kind})"
+        for table in tables
+        for column in table.columns
+        if column.kind not in _FROM_SQLITE or (column.name in table.key and column.kind not in KEY_KINDS)
+    ]
+    if wrong:
+        raise FleetError(f"columns of these types cannot be moved live: {', '.join(wrong)}", hint=_HINT)
+
+
+def require_same(tables: Sequence[Table], others: Mapping[str, set[str]]) -> None:
+    """Raises FleetError when one database has a table or a column that the other has not."""
+    mine = {table.name: set(table.names) for table in tables}
+    different = sorted(mine.keys() ^ others.keys())
+    different += sorted(
+        f"{name}.{column}" for name in mine.keys() & others.keys() for column in mine[name] ^ others[name]
+    )
+    if different:
+        raise FleetError(
+            f"the two databases do not have the same tables and columns: {', '.join(different)}",
+            hint="what is outside of the migrations is in one alone: add it to them, or drop it",
+        )
+
+
+_HINT = "give them a plain type in a migration (docs/growth.md lists which), or move the data by hand"
 
 
 def _same(value: Any) -> Any:
@@ -131,9 +154,31 @@ def _naive(value: Any) -> datetime:
     return datetime.fromisoformat(value)
 
 
+def _json(value: Any) -> str:
+    json.loads(value)
+    return str(value)
+
+
 def _document(value: Any) -> str:
-    """JSON in one form: PostgreSQL's jsonb orders keys and spaces its own way."""
-    return json.dumps(json.loads(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    """JSON in one form: PostgreSQL's jsonb orders keys, spaces and writes numbers its own way."""
+    document = json.loads(value, parse_float=_number)
+    return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _number(text: str) -> float | int:
+    """jsonb writes out what others write with an exponent, and knows no negative zero."""
+    number = float(text) + 0.0
+    return int(number) if math.isfinite(number) and number.is_integer() else number
+
+
+def _short_float(value: Any) -> float:
+    """As PostgreSQL's real keeps it."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _padless(value: Any) -> str:
+    """Blanks at the end of a char(n) mean nothing to PostgreSQL, which adds them."""
+    return _text(value).rstrip(" ")
 
 
 def _stored_moment(value: datetime) -> str:
@@ -150,15 +195,18 @@ def _some(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 _WHOLE = ("int2", "int4", "int8")
-_TEXT = ("text", "varchar", "bpchar", "name")
+_TEXT = ("text", "varchar", "name", "enum")
 _JSON = ("json", "jsonb")
+KEY_KINDS = frozenset({*_WHOLE, "text", "varchar", "uuid", "date", "timestamp", "timestamptz"})
+"""What a trigger can note in JSON and what both databases put into the same order."""
 
 _FROM_SQLITE: dict[str, Callable[[Any], Any]] = {
     **{kind: _some(_whole) for kind in _WHOLE},
     **{kind: _some(_text) for kind in _TEXT},
-    **{kind: _some(_document) for kind in _JSON},
+    **{kind: _some(_json) for kind in _JSON},
+    "bpchar": _some(_padless),
     "bool": _some(bool),
-    "float4": _some(float),
+    "float4": _some(_short_float),
     "float8": _some(float),
     "numeric": _some(lambda value: Decimal(str(value))),
     "bytea": _some(_bytes),
@@ -171,7 +219,7 @@ _FROM_SQLITE: dict[str, Callable[[Any], Any]] = {
 }
 
 _TO_SQLITE: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys((*_WHOLE, *_TEXT, *_JSON, "float4", "float8", "bytea"), _same),
+    **dict.fromkeys((*_WHOLE, *_TEXT, *_JSON, "bpchar", "float4", "float8", "bytea"), _same),
     "bool": _some(int),
     "numeric": _some(str),
     "timestamptz": _some(_stored_moment),
@@ -182,9 +230,17 @@ _TO_SQLITE: dict[str, Callable[[Any], Any]] = {
     "uuid": _some(lambda value: value.hex),
 }
 
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_JSON, _document),
+    "bpchar": _padless,
+    "timestamptz": lambda value: value.astimezone(UTC),
+    "numeric": lambda value: str(value.normalize()) if value else "0",
+    "float4": lambda value: value + 0.0,
+    "float8": lambda value: value + 0.0,
+}
+
 _FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "uuid": UUID,
-    "numeric": lambda value: Decimal(str(value)),
     "timestamptz": _aware,
     "timestamp": _naive,
     "date": date.fromisoformat,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -38,14 +38,17 @@ class Store(Protocol):
     """A database that is copied from, or to."""
 
     async def capture(self, tables: Sequence[Table]) -> None: ...
-    async def release(self, tables: Sequence[Table]) -> None: ...
+    async def release(self) -> None: ...
     async def unfence(self) -> None: ...
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
     def locked(self) -> AbstractAsyncContextManager[Snapshot]: ...
     async def clear(self, tables: Sequence[Table]) -> None: ...
-    async def load(self, table: Table, rows: Sequence[Row]) -> None: ...
-    async def replace(self, changes: Sequence[tuple[Table, Iterable[Key], Sequence[Row]]]) -> None: ...
-    async def finish(self, tables: Sequence[Table]) -> None: ...
+    async def load(self, table: Table, pages: AsyncIterator[list[Row]]) -> None: ...
+    async def replace(
+        self, gone: Sequence[tuple[Table, list[Key]]], come: AsyncIterator[tuple[Table, list[Row]]]
+    ) -> dict[str, int]: ...
+    async def go_on(self, tables: Sequence[Table]) -> None: ...
+    async def finish(self) -> None: ...
 
 
 Says = Callable[[str], None]
@@ -58,40 +61,70 @@ async def copy(source: Store, target: Store, tables: Sequence[Table], says: Says
         total = 0
         for table in tables:
             whole = await snapshot.count(table)
-            done = 0
-            async for rows in pages(snapshot, table):
-                await target.load(table, rows)
-                done += len(rows)
-                says(f"{table.name}: {done:,} of {whole:,} rows")
-            total += done
+            await target.load(table, pages(snapshot, table, whole, says))
+            total += whole
         says(f"{total:,} rows copied")
         return snapshot.mark
 
 
-async def pages(snapshot: Snapshot, table: Table) -> AsyncIterator[list[Row]]:
+async def pages(snapshot: Snapshot, table: Table, whole: int, says: Says) -> AsyncIterator[list[Row]]:
     """A table in the order of its key."""
     after: Key | None = None
+    done = 0
     while rows := await snapshot.page(table, after, PAGE):
         yield rows
         after = table.key_of(rows[-1])
+        done += len(rows)
+        says(f"{table.name}: {done:,} of {whole:,} rows")
 
 
-async def catch_up(snapshot: Snapshot, target: Store, tables: Sequence[Table], since: int) -> int:
-    """Copy what has changed up to this snapshot. Returns how many rows that were."""
+class Changes(NamedTuple):
+    """What a catching up has done: how many rows, and by how many each table has grown."""
+
+    rows: int
+    grown: dict[str, int]
+
+
+async def catch_up(snapshot: Snapshot, target: Store, tables: Sequence[Table], since: int) -> Changes:
+    """Copy what has changed up to this snapshot, and compare it. Raises VerificationFailed.
+
+    All of it is one transaction of the target, so that rows may have swapped what must be unique.
+    """
     changed = await snapshot.changed(tables, since)
-    by_name = {table.name: table for table in tables}
-    changes = [
-        (by_name[name], keys, await snapshot.rows(by_name[name], keys)) for name, keys in changed.items()
+    parts = [
+        (table, part) for table in tables if table.name in changed for part in _parts(changed[table.name])
     ]
-    await target.replace(changes)
-    return sum(len(keys) for keys in changed.values())
+    if not parts:
+        return Changes(0, {})
+    grown = await target.replace(parts, _rows(snapshot, parts))
+    async with target.snapshot() as copied:
+        for table, keys in parts:
+            await _require_same_rows(snapshot, copied, table, keys)
+    await target.go_on([table for table in tables if table.name in changed])
+    return Changes(sum(len(keys) for _, keys in parts), grown)
 
 
-class Difference(NamedTuple):
-    """Where two copies are not the same."""
+def _parts(keys: Iterable[Key]) -> Iterator[list[Key]]:
+    """In the order of the text that says them: the same every time."""
+    ordered = sorted(keys, key=repr)
+    for start in range(0, len(ordered), PAGE):
+        yield ordered[start : start + PAGE]
 
-    table: str
-    text: str
+
+async def _rows(
+    snapshot: Snapshot, parts: Sequence[tuple[Table, list[Key]]]
+) -> AsyncIterator[tuple[Table, list[Row]]]:
+    for table, keys in parts:
+        yield table, await snapshot.rows(table, keys)
+
+
+async def _require_same_rows(snapshot: Snapshot, copied: Snapshot, table: Table, keys: list[Key]) -> None:
+    wanted, held = [
+        sorted(await each.rows(table, keys), key=lambda row: repr(table.key_of(row)))
+        for each in (snapshot, copied)
+    ]
+    if checksum(table, wanted) != checksum(table, held):
+        raise VerificationFailed(f"table {table.name}: {_first_difference(table, wanted, held)}")
 
 
 async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], says: Says) -> str:
@@ -109,8 +142,8 @@ async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], 
         while rows := await snapshot.page(table, after, PAGE):
             last = table.key_of(rows[-1])
             copied = await target.page(table, after, PAGE + 1, upto=last)
-            digest = checksum(rows)
-            if digest != checksum(copied):
+            digest = checksum(table, rows)
+            if digest != checksum(table, copied):
                 raise VerificationFailed(f"table {table.name}: {_first_difference(table, rows, copied)}")
             whole.update(digest)
             total += len(rows)
@@ -120,10 +153,9 @@ async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], 
     return whole.hexdigest()
 
 
-def checksum(rows: Sequence[Row]) -> bytes:
+def checksum(table: Table, rows: Sequence[Row]) -> bytes:
     """Of rows, whichever database they come from."""
-    values = [[plain(value) for value in row] for row in rows]
-    return hashlib.blake2b(msgspec.msgpack.encode(values), digest_size=16).digest()
+    return hashlib.blake2b(msgspec.msgpack.encode(plain(table, rows)), digest_size=16).digest()
 
 
 def _first_difference(table: Table, rows: Sequence[Row], copied: Sequence[Row]) -> str:
@@ -132,8 +164,9 @@ def _first_difference(table: Table, rows: Sequence[Row], copied: Sequence[Row]) 
         key = table.key_of(row)
         if key not in held:
             return f"the row with the key {_shown(key)} is missing in the copy"
-        for column, value, other in zip(table.columns, row, held[key], strict=True):
-            if plain(value) != plain(other):
+        (mine,), (other,) = plain(table, [row]), plain(table, [held[key]])
+        for column, value, copy in zip(table.columns, mine, other, strict=True):
+            if value != copy or type(value) is not type(copy):
                 return f"the row with the key {_shown(key)} differs in {column.name}"
     return "the copy holds rows that are not there"
 

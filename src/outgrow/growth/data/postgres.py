@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,11 +15,13 @@ from outgrow.growth.data.columns import Column, Table, from_json, literal, quote
 from outgrow.growth.data.sqlite import OWN_STATE, Key, Row
 
 CONNECT_WITHIN_S = 10.0
-_JSON_KINDS = ("json", "jsonb")
-_TEXT_KINDS = ("text", "varchar", "bpchar", "name")
+LOCK_WAIT_S = 1
+LOCK_ATTEMPTS = 30
+LOCK_PAUSE_S = 0.5
 
 _TABLES = """
-SELECT c.relname AS name, a.attname AS "column", t.typname AS kind, a.attnum AS number, k.place
+SELECT c.relname AS name, a.attname AS "column", a.attnum AS number, k.place,
+    CASE t.typtype WHEN 'e' THEN 'enum' ELSE t.typname END AS kind
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'public'
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -31,7 +33,10 @@ ORDER BY c.relname, a.attnum
 """
 
 _CAPTURE = """
-CREATE TABLE IF NOT EXISTS outgrow_changes (id bigserial PRIMARY KEY, tab text NOT NULL, key jsonb NOT NULL);
+CREATE TABLE IF NOT EXISTS outgrow_changes (
+    transaction xid8 NOT NULL DEFAULT pg_current_xact_id(), tab text NOT NULL, key jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outgrow_changes_transaction ON outgrow_changes (transaction);
 CREATE OR REPLACE FUNCTION outgrow_capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -50,13 +55,30 @@ END $$;
 """
 
 
+_CAPTURED = """
+SELECT c.relname AS name FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+WHERE t.tgname = 'outgrow_capture' AND c.relnamespace = 'public'::regnamespace
+"""
+
+_USERS = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND datname = current_database()"
+
+_SEQUENCES = """
+SELECT c.relname AS name, a.attname AS "column", s.oid::regclass::text AS sequence
+FROM pg_depend d
+JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+JOIN pg_class c ON c.oid = d.refobjid AND c.relnamespace = 'public'::regnamespace
+JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+"""
+
+
 class PostgresStore:
     """The database at `url`. `application` is the role that writes to it at other times."""
 
     def __init__(self, url: str, password: str, application: str) -> None:
         self._url = url
         self._password = password
-        self._role = quoted(application)
+        self._role = application
 
     async def tables(self) -> list[Table]:
         """What it holds. Raises FleetError for a table without a primary key."""
@@ -71,27 +93,50 @@ class PostgresStore:
 
     async def capture(self, tables: Sequence[Table]) -> None:
         """From now on the key of every row that changes is noted."""
-        async with self._connection() as connection, connection.transaction():
-            await connection.execute(_CAPTURE)
-            for table in tables:
-                arguments = ", ".join(literal(name) for name in table.key)
-                await connection.execute(
-                    "CREATE OR REPLACE TRIGGER outgrow_capture "
-                    f"AFTER INSERT OR UPDATE OR DELETE ON {table.sql} "
-                    f"FOR EACH ROW EXECUTE FUNCTION outgrow_capture({arguments})"
-                )
+        await self._patiently(_CAPTURE)
+        for table in tables:
+            arguments = ", ".join(literal(name) for name in table.key)
+            await self._patiently(
+                f"CREATE OR REPLACE TRIGGER outgrow_capture AFTER INSERT OR UPDATE OR DELETE ON {table.sql} "
+                f"FOR EACH ROW EXECUTE FUNCTION outgrow_capture({arguments})"
+            )
 
-    async def release(self, tables: Sequence[Table]) -> None:
+    async def release(self) -> None:
         """Note nothing any more, and forget what was noted."""
-        async with self._connection() as connection, connection.transaction():
-            await connection.execute("DROP FUNCTION IF EXISTS outgrow_capture() CASCADE")
-            await connection.execute("DROP TABLE IF EXISTS outgrow_changes")
+        async with self._connection() as connection:
+            captured = [row["name"] for row in await connection.fetch(_CAPTURED)]
+        for name in captured:
+            await self._patiently(f"DROP TRIGGER IF EXISTS outgrow_capture ON {quoted(name)}")
+        await self._patiently("DROP FUNCTION IF EXISTS outgrow_capture()")
+        await self._patiently("DROP TABLE IF EXISTS outgrow_changes")
+
+    async def _patiently(self, sql: str) -> None:
+        """Each change of a table alone, since whoever waits while it holds a lock can wait in a circle.
+
+        Behind a lock that is waited for everybody else waits: not for long, then it is tried again.
+        """
+        for attempt in range(1, LOCK_ATTEMPTS + 1):
+            async with self._connection() as connection:
+                try:
+                    async with connection.transaction():
+                        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'")
+                        await connection.execute(sql)
+                    return
+                except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                    if attempt == LOCK_ATTEMPTS:
+                        raise
+            await asyncio.sleep(LOCK_PAUSE_S)
+
+    async def users(self) -> int:
+        """How many connections the application still has."""
+        async with self._connection() as connection:
+            return int(await connection.fetchval(_USERS, self._role))
 
     async def unfence(self) -> None:
         """Let the application write to it again."""
         async with self._connection() as connection:
             await connection.execute(
-                f"GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {self._role}"
+                f"GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {quoted(self._role)}"
             )
 
     @asynccontextmanager
@@ -116,7 +161,7 @@ class PostgresStore:
             await transaction.start()
             snapshot = PostgresSnapshot(connection, transaction, self._role)
             try:
-                await connection.execute("SET LOCAL lock_timeout = '5s'")
+                await connection.execute("SET LOCAL lock_timeout = '2s'")
                 names = ", ".join(tables)
                 await connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE")
                 await snapshot.begin()
@@ -129,30 +174,44 @@ class PostgresStore:
         async with self._connection() as connection:
             await connection.execute(f"TRUNCATE {', '.join(table.sql for table in tables)}")
 
-    async def load(self, table: Table, rows: Sequence[Row]) -> None:
+    async def load(self, table: Table, pages: AsyncIterator[list[Row]]) -> None:
         """Add rows."""
         async with self._connection() as connection:
-            await _load(connection, table, rows)
+            async for rows in pages:
+                await _load(connection, table, rows)
 
-    async def replace(self, changes: Sequence[tuple[Table, Iterable[Key], Sequence[Row]]]) -> None:
-        """In one transaction: rows with these keys go, these rows come."""
+    async def replace(
+        self, gone: Sequence[tuple[Table, list[Key]]], come: AsyncIterator[tuple[Table, list[Row]]]
+    ) -> dict[str, int]:
+        """In one transaction: rows with these keys go, these rows come. Returns how each table has grown."""
+        grown: dict[str, int] = {}
         async with self._connection() as connection, connection.transaction():
-            for table, keys, _ in changes:
-                await connection.execute(
+            for table, keys in gone:
+                told = await connection.execute(
                     f"DELETE FROM {table.sql} USING {_wanted(table)} WHERE {_matched(table)}",
                     *_arrays(table, keys),
                 )
-            for table, _, rows in changes:
-                if rows:
-                    await _load(connection, table, rows)
+                grown[table.name] = grown.get(table.name, 0) - int(told.split()[-1])
+            async for table, rows in come:
+                await _load(connection, table, rows)
+                grown[table.name] += len(rows)
+        return grown
 
-    async def finish(self, tables: Sequence[Table]) -> None:
-        """Sequences go on after the largest value; the planner knows how much there is."""
+    async def go_on(self, tables: Sequence[Table]) -> None:
+        """Sequences go on after the largest value."""
+        names = {table.name for table in tables}
         async with self._connection() as connection:
-            for table in tables:
-                for column in table.columns:
-                    if column.kind in ("int2", "int4", "int8"):
-                        await _advance(connection, table, column)
+            for row in await connection.fetch(_SEQUENCES):
+                if row["name"] in names:
+                    column, table = quoted(row["column"]), quoted(row["name"])
+                    await connection.execute(
+                        f"SELECT setval({literal(row['sequence'])}, coalesce(max({column}), 1), "
+                        f"max({column}) IS NOT NULL) FROM {table}"
+                    )
+
+    async def finish(self) -> None:
+        """Everything has been copied: the planner is to know how much there is."""
+        async with self._connection() as connection:
             await connection.execute("ANALYZE")
 
     @asynccontextmanager
@@ -188,7 +247,9 @@ class PostgresSnapshot:
         """Fix the moment, and the last change that it holds."""
         known = await self._connection.fetchval("SELECT to_regclass('public.outgrow_changes')")
         if known is not None:
-            self.mark = await self._connection.fetchval("SELECT coalesce(max(id), 0) FROM outgrow_changes")
+            self.mark = await self._connection.fetchval(
+                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+            )
 
     async def close(self) -> None:
         """Roll back what was not committed."""
@@ -203,7 +264,8 @@ class PostgresSnapshot:
     async def page(self, table: Table, after: Key | None, limit: int, upto: Key | None = None) -> list[Row]:
         """Rows in the order of their key, after one and up to another."""
         columns = table.columns_sql
-        key = ", ".join(_ordered(column) for column in table.key_columns)
+        # The fleet's PostgreSQL has the locale C: text is in the order of its bytes, as in SQLite.
+        key = ", ".join(map(quoted, table.key))
         where: list[str] = []
         values: list[Any] = []
         for sign, bound in ((">", after), ("<=", upto)):
@@ -214,17 +276,21 @@ class PostgresSnapshot:
         sql = f"SELECT {columns} FROM {table.sql}"
         sql += f" WHERE {' AND '.join(where)}" if where else ""
         rows = await self._connection.fetch(f"{sql} ORDER BY {key} LIMIT {limit}", *values)
-        return [_values(table, row) for row in rows]
+        return [tuple(row) for row in rows]
 
     async def changed(self, tables: Sequence[Table], since: int) -> dict[str, set[Key]]:
-        """The keys of the rows whose changes this snapshot sees.
+        """The keys of the rows that have changed and that the snapshot with that mark did not see.
 
-        All that were ever noted: a transaction may commit after others that took later numbers, so
-        a number says nothing about what has been seen. A row copied twice is the same row.
+        A mark is the oldest transaction that was still under way: everything before it had been seen.
+        Some that came later had been seen as well, and a row that is copied twice is the same row.
         """
         by_name = {table.name: table for table in tables}
         found: dict[str, set[Key]] = {}
-        for name, text in await self._connection.fetch("SELECT DISTINCT tab, key::text FROM outgrow_changes"):
+        noted = await self._connection.fetch(
+            "SELECT DISTINCT tab, key::text FROM outgrow_changes WHERE transaction >= $1::text::xid8",
+            str(since),
+        )
+        for name, text in noted:
             table = by_name[name]
             parts = msgspec.json.decode(text)
             key = tuple(
@@ -240,12 +306,13 @@ class PostgresSnapshot:
             f"SELECT {columns} FROM {table.sql}, {_wanted(table)} WHERE {_matched(table)}",
             *_arrays(table, keys),
         )
-        return [_values(table, row) for row in rows]
+        return [tuple(row) for row in rows]
 
     async def fence(self) -> None:
         """The application may not write to it any more, once `commit` has returned."""
+        role = quoted(self._role)
         await self._connection.execute(
-            f"REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public FROM {self._role}"
+            f"REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public FROM {role}"
         )
 
     async def commit(self) -> None:
@@ -269,23 +336,10 @@ def _table(name: str, rows: list[Any]) -> Table:
 async def _load(connection: Any, table: Table, rows: Sequence[Row]) -> None:
     try:
         await connection.copy_records_to_table(table.name, records=rows, columns=table.names)
-    except (asyncpg.DataError, ValueError, TypeError) as error:
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError) as error:
         raise FleetError(
             f"table {table.name}: a row cannot be moved: {error}", hint="correct the row, then try again"
         ) from error
-
-
-async def _advance(connection: Any, table: Table, column: Column) -> None:
-    sequence = await connection.fetchval("SELECT pg_get_serial_sequence($1, $2)", table.sql, column.name)
-    if sequence is not None:
-        largest = f"greatest(coalesce(max({quoted(column.name)}), 0), 1)"
-        await connection.execute(f"SELECT setval({literal(sequence)}, {largest}) FROM {table.sql}")
-
-
-def _ordered(column: Column) -> str:
-    """By bytes, as SQLite does."""
-    name = quoted(column.name)
-    return f'{name} COLLATE "C"' if column.kind in _TEXT_KINDS else name
 
 
 def _wanted(table: Table) -> str:
@@ -303,14 +357,3 @@ def _matched(table: Table) -> str:
 def _arrays(table: Table, keys: Iterable[Key]) -> list[list[Any]]:
     found = list(keys)
     return [[key[place] for key in found] for place in range(len(table.key))]
-
-
-def _values(table: Table, row: Any) -> Row:
-    return tuple(
-        _document(value) if column.kind in _JSON_KINDS and value is not None else value
-        for column, value in zip(table.columns, row, strict=True)
-    )
-
-
-def _document(text: str) -> str:
-    return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False, separators=(",", ":"))

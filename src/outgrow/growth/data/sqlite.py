@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -15,6 +16,22 @@ from outgrow.errors import FleetError
 from outgrow.growth.data.columns import Table, from_json, from_sqlite, literal, quoted, to_sqlite
 
 T = TypeVar("T")
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Beside the event loop, and to its end even when cancelled: nothing may close what it works with."""
+    task = asyncio.ensure_future(asyncio.to_thread(call))
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    return task.result()
+
+
 Row = tuple[Any, ...]
 Key = tuple[Any, ...]
 
@@ -22,9 +39,15 @@ OWN_STATE = frozenset({"alembic_version", "outgrow_position", "outgrow_migrated"
 """What each database keeps for itself."""
 
 LOCK_WAIT_S = 5.0
+HELD_LOCK_WAIT_S = 2.0
+"""Less where the application's writes are held meanwhile."""
+
 KEYS_AT_ONCE = 200
 _CHANGES = (
     "CREATE TABLE IF NOT EXISTS outgrow_changes (id INTEGER PRIMARY KEY AUTOINCREMENT, tab TEXT, key TEXT)"
+)
+_CAPTURING = (
+    "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'outgrow\\_capture\\_%' ESCAPE '\\'"
 )
 _FENCE = """
 CREATE TRIGGER IF NOT EXISTS outgrow_fence BEFORE UPDATE ON outgrow_position
@@ -38,52 +61,46 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    async def names(self) -> list[str]:
-        """The tables that belong to the application, Outgrow's queue among them."""
-        return await asyncio.to_thread(self._names)
+    async def columns(self) -> dict[str, set[str]]:
+        """The tables that belong to the application, Outgrow's queue among them, and their columns."""
+        return await in_thread(self._columns)
 
     async def capture(self, tables: Sequence[Table]) -> None:
         """From now on the key of every row that changes is noted."""
-        await asyncio.to_thread(
-            self._write, [_CHANGES, *(sql for table in tables for sql in _triggers(table))]
-        )
+        await self._write([_CHANGES, *(sql for table in tables for sql in _triggers(table))])
 
-    async def release(self, tables: Sequence[Table]) -> None:
+    async def release(self) -> None:
         """Note nothing any more, and forget what was noted."""
-        await asyncio.to_thread(
-            self._write,
-            [
-                *(
-                    f"DROP TRIGGER IF EXISTS {quoted(name)}"
-                    for table in tables
-                    for name in _trigger_names(table)
-                ),
-                "DROP TABLE IF EXISTS outgrow_changes",
-            ],
-        )
+
+        def call(connection: sqlite3.Connection) -> None:
+            for (name,) in connection.execute(_CAPTURING).fetchall():
+                connection.execute(f"DROP TRIGGER {quoted(name)}")
+            connection.execute("DROP TABLE IF EXISTS outgrow_changes")
+
+        await self._in_transaction(call)
 
     async def unfence(self) -> None:
         """Let it be written to again."""
-        await asyncio.to_thread(self._write, ["DROP TRIGGER IF EXISTS outgrow_fence"])
+        await self._write(["DROP TRIGGER IF EXISTS outgrow_fence"])
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[SqliteSnapshot]:
         """One moment of the file. Its writer goes on meanwhile."""
-        async with self._session("BEGIN") as snapshot:
+        async with self._session("BEGIN", LOCK_WAIT_S) as snapshot:
             yield snapshot
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[SqliteSnapshot]:
         """The same, and nobody writes until it ends. Raises FleetError when the lock cannot be had."""
-        async with self._session("BEGIN IMMEDIATE") as snapshot:
+        async with self._session("BEGIN IMMEDIATE", HELD_LOCK_WAIT_S) as snapshot:
             yield snapshot
 
     @asynccontextmanager
-    async def _session(self, begin: str) -> AsyncIterator[SqliteSnapshot]:
-        connection = await asyncio.to_thread(self._open)
+    async def _session(self, begin: str, wait_s: float) -> AsyncIterator[SqliteSnapshot]:
+        connection = await in_thread(lambda: self._open(wait_s))
         try:
             try:
-                await asyncio.to_thread(connection.execute, begin)
+                await in_thread(lambda: connection.execute(begin))
             except sqlite3.OperationalError as error:
                 raise FleetError(
                     f"{self.path.name}: {error}", hint="another process writes: try again"
@@ -92,21 +109,36 @@ class SqliteStore:
             await snapshot.begin()
             yield snapshot
         finally:
-            await asyncio.to_thread(connection.close)  # rolls back what was not committed
+            await in_thread(connection.close)  # rolls back what was not committed
 
     async def clear(self, tables: Sequence[Table]) -> None:
         """Remove every row."""
-        await asyncio.to_thread(self._write, [f"DELETE FROM {table.sql}" for table in tables])
+        await self._write([f"DELETE FROM {table.sql}" for table in tables])
 
-    async def load(self, table: Table, rows: Sequence[Row]) -> None:
-        """Add rows."""
-        await asyncio.to_thread(self._replace, [(table, (), rows)])
+    async def load(self, table: Table, pages: AsyncIterator[list[Row]]) -> None:
+        """Add rows, each page in a transaction of its own."""
+        async for rows in pages:
+            async with self._transaction() as connection:
+                await in_thread(_inserting(connection, table, rows))
 
-    async def replace(self, changes: Sequence[tuple[Table, Iterable[Key], Sequence[Row]]]) -> None:
-        """In one transaction: rows with these keys go, these rows come."""
-        await asyncio.to_thread(self._replace, changes)
+    async def replace(
+        self, gone: Sequence[tuple[Table, list[Key]]], come: AsyncIterator[tuple[Table, list[Row]]]
+    ) -> dict[str, int]:
+        """In one transaction: rows with these keys go, these rows come. Returns how each table has grown."""
+        grown: dict[str, int] = {}
+        async with self._transaction() as connection:
+            for table, keys in gone:
+                count = await in_thread(_deleting(connection, table, keys))
+                grown[table.name] = grown.get(table.name, 0) - count
+            async for table, rows in come:
+                await in_thread(_inserting(connection, table, rows))
+                grown[table.name] += len(rows)
+        return grown
 
-    async def finish(self, tables: Sequence[Table]) -> None:
+    async def go_on(self, tables: Sequence[Table]) -> None:
+        """SQLite itself knows the largest key."""
+
+    async def finish(self) -> None:
         """Everything has been copied: the file is whole without its write-ahead log."""
 
         def call() -> None:
@@ -114,61 +146,57 @@ class SqliteStore:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
 
-        await asyncio.to_thread(call)
+        await in_thread(call)
 
-    def _names(self) -> list[str]:
+    def _columns(self) -> dict[str, set[str]]:
         connection = self._open()
         try:
             found = connection.execute(
-                "SELECT name FROM sqlite_schema "
-                "WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+                "SELECT t.name, c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c "
+                "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
             ).fetchall()
         finally:
             connection.close()
-        return [name for (name,) in found if name not in OWN_STATE]
+        columns: dict[str, set[str]] = {}
+        for table, column in found:
+            if table not in OWN_STATE:
+                columns.setdefault(table, set()).add(column)
+        return columns
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
-        )
-        connection.execute(
-            "PRAGMA foreign_keys = OFF"
-        )  # rows come in any order; they are verified as a whole
+    def _open(self, wait_s: float = LOCK_WAIT_S) -> sqlite3.Connection:
+        """The file, which must be there. Raises FleetError."""
+        try:
+            connection = sqlite3.connect(
+                f"file:{quote(str(self.path))}?mode=rw",
+                uri=True,
+                timeout=wait_s,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            # Rows come in any order; they are verified as a whole.
+            connection.execute("PRAGMA foreign_keys = OFF")
+        except sqlite3.Error as error:
+            raise FleetError(f"the file {self.path} cannot be opened: {error}") from error
         return connection
 
-    def _write(self, statements: Iterable[str]) -> None:
-        self._in_transaction(lambda connection: [connection.execute(sql) for sql in statements])
+    async def _write(self, statements: Iterable[str]) -> None:
+        await self._in_transaction(lambda connection: [connection.execute(sql) for sql in statements])
 
-    def _replace(self, changes: Sequence[tuple[Table, Iterable[Key], Sequence[Row]]]) -> None:
-        def call(connection: sqlite3.Connection) -> None:
-            for table, keys, _ in changes:
-                convert = [to_sqlite(column.kind) for column in table.key_columns]
-                where = " AND ".join(f"{quoted(name)} IS ?" for name in table.key)
-                connection.executemany(
-                    f"DELETE FROM {table.sql} WHERE {where}",
-                    ([step(part) for step, part in zip(convert, key, strict=True)] for key in keys),
-                )
-            for table, _, rows in changes:
-                columns = [to_sqlite(column.kind) for column in table.columns]
-                names = table.columns_sql
-                marks = ", ".join("?" * len(columns))
-                connection.executemany(
-                    f"INSERT INTO {table.sql} ({names}) VALUES ({marks})",
-                    ([step(value) for step, value in zip(columns, row, strict=True)] for row in rows),
-                )
+    async def _in_transaction(self, call: Callable[[sqlite3.Connection], object]) -> None:
+        async with self._transaction() as connection:
+            await in_thread(lambda: call(connection))
 
-        self._in_transaction(call)
-
-    def _in_transaction(self, call: Callable[[sqlite3.Connection], object]) -> None:
-        connection = self._open()
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[sqlite3.Connection]:
+        connection = await in_thread(self._open)
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            call(connection)
-            connection.execute("COMMIT")
+            await in_thread(lambda: connection.execute("BEGIN IMMEDIATE"))
+            yield connection
+            await in_thread(lambda: connection.execute("COMMIT"))
         except sqlite3.Error as error:
             raise FleetError(f"{self.path.name}: {error}") from error
         finally:
-            connection.close()
+            await in_thread(connection.close)
 
 
 class SqliteSnapshot:
@@ -209,7 +237,7 @@ class SqliteSnapshot:
         await self._run(lambda: self._connection.execute("COMMIT"))
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.to_thread(call)
+        return await in_thread(call)
 
     def _last_change(self) -> int:
         try:
@@ -221,7 +249,7 @@ class SqliteSnapshot:
 
     def _page(self, table: Table, after: Key | None, limit: int, upto: Key | None) -> list[Row]:
         columns = table.columns_sql
-        key = ", ".join(quoted(name) for name in table.key)
+        key = ", ".join(f"{quoted(name)} COLLATE BINARY" for name in table.key)
         marks = ", ".join("?" * len(table.key))
         where, values = [], []
         for sign, bound in ((">", after), ("<=", upto)):
@@ -281,13 +309,27 @@ def _stored(table: Table, key: Key) -> list[Any]:
     return [to_sqlite(column.kind)(part) for column, part in zip(table.key_columns, key, strict=True)]
 
 
-def _trigger_names(table: Table) -> tuple[str, ...]:
-    return tuple(f"outgrow_capture_{table.name}_{event.lower()}" for event in ("INSERT", "UPDATE", "DELETE"))
+def _deleting(connection: sqlite3.Connection, table: Table, keys: list[Key]) -> Callable[[], int]:
+    where = " AND ".join(f"{quoted(name)} IS ?" for name in table.key)
+    values = [_stored(table, key) for key in keys]
+    return lambda: connection.executemany(f"DELETE FROM {table.sql} WHERE {where}", values).rowcount
+
+
+def _inserting(connection: sqlite3.Connection, table: Table, rows: Sequence[Row]) -> Callable[[], object]:
+    steps = [to_sqlite(column.kind) for column in table.columns]
+    marks = ", ".join("?" * len(steps))
+    sql = f"INSERT INTO {table.sql} ({table.columns_sql}) VALUES ({marks})"
+    values = (
+        [None if value is None else step(value) for step, value in zip(steps, row, strict=True)]
+        for row in rows
+    )
+    return lambda: connection.executemany(sql, values)
 
 
 def _triggers(table: Table) -> Iterable[str]:
     sides_of = {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)}
-    for (event, sides), name in zip(sides_of.items(), _trigger_names(table), strict=True):
+    for event, sides in sides_of.items():
+        name = f"outgrow_capture_{table.name}_{event.lower()}"
         notes = " ".join(_note(table, side) for side in sides)
         yield f"CREATE TRIGGER IF NOT EXISTS {quoted(name)} AFTER {event} ON {table.sql} BEGIN {notes} END"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from outgrow.cluster import control
@@ -9,16 +11,22 @@ from outgrow.cluster.control import Request
 from outgrow.cluster.plan import runs_postgres
 from outgrow.engines.application import Application
 from outgrow.engines.postgres import Postgres
-from outgrow.growth.data.columns import Table
+from outgrow.growth.data.columns import Table, require_movable, require_same
 from outgrow.growth.data.postgres import PostgresStore
 from outgrow.growth.data.sqlite import SqliteStore
-from outgrow.growth.moves.sqlite_to_postgres import NODES, postgres_store, require_same_tables, sqlite_file
+from outgrow.growth.moves.sqlite_to_postgres import (
+    postgres_store,
+    require_published,
+    sqlite_file,
+    stop_postgres,
+)
 from outgrow.growth.relocation import Relocation
 from outgrow.growth.step import Context
 from outgrow.topology import Topology
 
 ASIDE = ".before"
-_PARTS = ("", "-wal", "-shm")
+READERS_WITHIN_S = 65.0
+"""Longer than a process waits for blocks on a database that was left (runtime/database/database.py)."""
 
 
 class PostgresToSqlite(Relocation):
@@ -31,32 +39,45 @@ class PostgresToSqlite(Relocation):
         return runs_postgres(before) and after.database.engine == "sqlite"
 
     async def prepare(self, context: Context) -> None:
-        """Put aside what the file held when the data left it."""
-        if "claimed" in context.kept:
-            return
-        published = context.state.published()
-        assert published is not None
-        host = urlsplit(published.database.shards[0].nodes[0].url).hostname
-        file = sqlite_file(context, context.after)
-        for part in _PARTS:
-            held = file.with_name(file.name + part)
+        """Put the file of earlier days aside; after a restart of the fleet have PostgreSQL run again."""
+        if "host" not in context.kept:
+            published = context.state.published()
+            assert published is not None
+            context.keep({"host": urlsplit(published.database.shards[0].nodes[0].url).hostname})
+        request = Request("start", workloads=self._server(context).workloads())
+        await control.change(context.directory, request, tell=lambda change: context.says(change.node))
+        if "claimed" not in context.kept:
+            require_published(context, self._server(context).url)
+            require_movable(await (await self.source(context)).tables())
+            self._put_aside(context)
+
+    def _put_aside(self, context: Context) -> None:
+        parts = _parts(sqlite_file(context, context.after))
+        if "aside" not in context.kept:
+            for _, aside in parts:
+                aside.unlink(missing_ok=True)
+            context.keep({"aside": True})
+        for held, aside in parts:
             if held.exists():
-                held.replace(file.with_name(f"{file.name}{ASIDE}{part}"))
-        context.keep({"host": host, "claimed": True})
+                held.replace(aside)
+        context.keep({"claimed": True})
 
     async def unprepare(self, context: Context) -> None:
-        """The file as it was."""
-        if not context.kept.get("claimed"):
+        if "aside" not in context.kept:
             return
-        file = sqlite_file(context, context.after)
-        for part in _PARTS:
-            file.with_name(file.name + part).unlink(missing_ok=True)
-            aside = file.with_name(f"{file.name}{ASIDE}{part}")
+        for held, aside in _parts(sqlite_file(context, context.after)):
+            if "claimed" in context.kept:
+                held.unlink(missing_ok=True)
             if aside.exists():
-                aside.replace(file.with_name(file.name + part))
+                aside.replace(held)
 
     async def retire(self, context: Context) -> None:
-        await control.change(context.directory, Request("remove", names=NODES), tell=lambda change: None)
+        """Reads that began before the switch end where they are."""
+        source = await self.source(context)
+        deadline = asyncio.get_running_loop().time() + READERS_WITHIN_S
+        while await source.users() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.2)
+        await stop_postgres(context)
 
     async def source(self, context: Context) -> PostgresStore:
         return postgres_store(self._server(context), context)
@@ -65,10 +86,9 @@ class PostgresToSqlite(Relocation):
         return SqliteStore(sqlite_file(context, context.after))
 
     async def tables(self, context: Context) -> list[Table]:
-        """What PostgreSQL holds; the file must have the same once its migrations have run."""
         tables = await (await self.source(context)).tables()
-        if sqlite_file(context, context.after).exists():
-            require_same_tables(tables, await (await self.target(context)).names())
+        require_movable(tables)
+        require_same(tables, await (await self.target(context)).columns())
         return tables
 
     def url(self, context: Context) -> str:
@@ -79,3 +99,11 @@ class PostgresToSqlite(Relocation):
 
     def _server(self, context: Context) -> Postgres:
         return Postgres(context.before, context.state.placement(str(context.kept["host"])))
+
+
+def _parts(file: Path) -> list[tuple[Path, Path]]:
+    """The file and what SQLite keeps beside it, and where each is put aside."""
+    return [
+        (file.with_name(file.name + part), file.with_name(f"{file.name}{ASIDE}{part}"))
+        for part in ("", "-wal", "-shm")
+    ]

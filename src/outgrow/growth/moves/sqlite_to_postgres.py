@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from outgrow.cluster.plan import runs_postgres
 from outgrow.engines.application import Application
 from outgrow.engines.base import Placement
 from outgrow.engines.postgres import PORT, Postgres
-from outgrow.errors import FleetError
-from outgrow.growth.data.columns import Table
+from outgrow.errors import FleetError, FleetNotRunning
+from outgrow.growth.data.columns import Table, require_movable, require_same
 from outgrow.growth.data.postgres import PostgresStore
 from outgrow.growth.data.sqlite import SqliteStore
 from outgrow.growth.relocation import Relocation
@@ -35,8 +37,10 @@ class SqliteToPostgres(Relocation):
     async def prepare(self, context: Context) -> None:
         """Start PostgreSQL. Raises FleetError when it holds data that nobody has moved away from it."""
         context.state.keep_secrets(context.after)
+        require_published(context, f"sqlite:///{sqlite_file(context, context.before)}")
         if "host" not in context.kept:
-            context.keep({"host": context.state.free_host(PORT)})
+            fresh = not (context.state.placement().data / "postgres").exists()
+            context.keep({"host": context.state.free_host(PORT), "fresh": fresh})
         workloads = self._server(context).workloads()
         request = Request("start", workloads=workloads)
         await control.change(context.directory, request, tell=lambda change: context.says(change.node))
@@ -46,9 +50,10 @@ class SqliteToPostgres(Relocation):
 
     async def unprepare(self, context: Context) -> None:
         """End the server, and remove what this growth has put into it."""
-        await control.change(context.directory, Request("remove", names=NODES), tell=lambda change: None)
-        if context.kept.get("claimed"):
-            shutil.rmtree(context.state.placement().data / "postgres", ignore_errors=True)
+        await stop_postgres(context)
+        if context.kept.get("claimed") or context.kept.get("fresh"):
+            data = context.state.placement().data
+            await asyncio.to_thread(shutil.rmtree, data / "postgres", ignore_errors=True)
 
     async def retire(self, context: Context) -> None:
         """A file needs no end."""
@@ -62,7 +67,8 @@ class SqliteToPostgres(Relocation):
     async def tables(self, context: Context) -> list[Table]:
         """What PostgreSQL's migrations have made; the file must have the same."""
         tables = await (await self.target(context)).tables()
-        require_same_tables(tables, await (await self.source(context)).names())
+        require_same(tables, await (await self.source(context)).columns())
+        require_movable(tables)
         return tables
 
     def url(self, context: Context) -> str:
@@ -107,12 +113,20 @@ def postgres_store(server: Postgres, context: Context) -> PostgresStore:
     return PostgresStore(server.admin_url, secrets.passwords["admin"], server.role)
 
 
-def require_same_tables(tables: list[Table], others: list[str]) -> None:
-    """Raises FleetError when one database has a table that the other has not."""
-    names = {table.name for table in tables}
-    different = sorted(names.symmetric_difference(others))
-    if different:
+def require_published(context: Context, url: str) -> None:
+    """Raises FleetError when the application works with something else than outgrow.toml says now."""
+    document = context.state.published()
+    if context.decided or document is None:
+        return
+    published = document.database.shards[0].nodes[0].url
+    if published != url:
         raise FleetError(
-            f"the two databases do not have the same tables: {', '.join(different)}",
-            hint="a table outside of the migrations is in one alone: add it to them, or drop it",
+            f"the application works with {published}, and outgrow.toml says {url}",
+            hint="stop the fleet and start it again with this outgrow.toml, then grow",
         )
+
+
+async def stop_postgres(context: Context) -> None:
+    """End it, if it runs."""
+    with contextlib.suppress(FleetNotRunning):
+        await control.change(context.directory, Request("remove", names=NODES), tell=lambda change: None)

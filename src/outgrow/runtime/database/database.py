@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable
 
 RETIRE_WITHIN_S = 60.0
-RETIRE_LOOK_S = 0.1
+RETIRE_LOOK_S = 0.5
 """How long, and how often it is looked, until the blocks on a primary that was left have ended."""
 
 LEVELS: frozenset[str] = frozenset(get_args(Level))
@@ -176,6 +176,7 @@ def connect(settings: endpoints.Database, passwords: Mapping[str, str], events: 
 
 async def _close_when_idle(server: Server) -> None:
     deadline = asyncio.get_running_loop().time() + RETIRE_WITHIN_S
+    await asyncio.sleep(RETIRE_LOOK_S)  # whoever has just chosen it is about to use it
     while server.figures()["used"] and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(RETIRE_LOOK_S)
     await server.close()
