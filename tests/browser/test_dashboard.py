@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -324,3 +326,24 @@ def test_a_dashboard_that_went_away_is_told_and_comes_back(browser: WebDriver, f
     wait_until(lambda: text(browser, "live") == "live", "the stream again")
     lost = [entry for entry in console(browser) if "ERR_" not in entry["message"]]
     assert lost == [], "but for the lost connection nothing is wrong"
+
+
+def test_the_topology_changes_as_it_grows(page: WebDriver, fleet: Watched, load: None) -> None:
+    """The last of this file: the fleet is at another stage afterwards."""
+    by_id(page, "tab-events").click()
+    grow = [sys.executable, "-m", "outgrow.cli", "grow", "separate-database", "-C", str(fleet.directory)]
+    growing = subprocess.Popen(grow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_until(lambda: "growing" in text(page, "topology-note"), "the growth that is under way")
+    output, _ = growing.communicate(timeout=100)
+    assert growing.returncode == 0, output.decode()
+    boxes = "return [...document.querySelectorAll('.box')].map(box => box.dataset.id)"
+    wait_until(
+        lambda: "postgres" in run(page, boxes) and "app/database" not in run(page, boxes), "the new tier"
+    )
+    wait_until(lambda: len(run(page, "return [...document.querySelectorAll('.wire')]")) == 2, "its line")
+    wait_until(lambda: "Stage 2" in text(page, "stage"), "the stage")
+    wait_until(
+        lambda: any("became separate-database" in row for row in all_texts(page, "#events-list li")),
+        "it told",
+    )
+    wait_until(lambda: text(page, "topology-note") == "", "its end")

@@ -89,8 +89,9 @@ class Watch:
         known = {node.name: node for node in before.nodes}
         for node in status.nodes:
             self._compare(at, known.pop(node.name, None), node)
-        for name in known:
-            self._events.add(at, "fleet", "is no part of the fleet any more", name)
+        for name, node in known.items():
+            if node.kind != "job":
+                self._events.add(at, "fleet", "is no part of the fleet any more", name)
 
     def _begin(self, status: Status) -> None:
         """The dashboard has begun: with its fleet, or again."""
@@ -100,6 +101,8 @@ class Watch:
             self._events.add(status.since, "fleet", text)
 
     def _compare(self, at: float, before: NodeStatus | None, now: NodeStatus) -> None:
+        if now.kind == "job" and now.state != "failed":
+            return  # it comes and goes with what it is for
         if before is None:
             self._events.add(at, "fleet", "is new", now.name)
             return
@@ -112,8 +115,8 @@ class Watch:
             return
         if now.state == "failed":
             self._events.add(at, "failed", now.text or "has failed", now.name)
-        elif now.state in ("ready", "done") and before.state != "waiting":
-            self._events.add(at, "ready", "is ready" if now.state == "ready" else "is done", now.name)
+        elif now.state == "ready" and before.state != "waiting":
+            self._events.add(at, "ready", "is ready", now.name)
 
 
 def _times(count: int) -> str:

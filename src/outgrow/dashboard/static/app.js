@@ -196,7 +196,7 @@ async function loadEvents() {
 function showEvents() {
   const rows = [];
   let last = "";
-  for (const event of [...events].reverse()) {
+  for (const event of [...events].sort((a, b) => b.at - a.at || b.id - a.id)) {
     if (day(event.at) !== last) rows.push(element("li", { class: "day" }, last = day(event.at)));
     rows.push(element("li", { "data-kind": event.kind }, element("time", {}, clock(event.at)), element("i"), element("span", {}, event.node ? element("b", {}, `${event.node} `) : null, event.text)));
   }
@@ -232,8 +232,8 @@ function show() {
 }
 
 function growing({ move, step, event, since }) {
-  const verb = { failed: "failed at", undoing: "undoing", undone: "undone", done: "done" }[event] ?? "";
-  return `growing: ${move}${step ? `, ${verb ? verb + " " : ""}${step}` : ""}, for ${span(snapshot.at - since)}`;
+  const state = event === "applying" || event === "begun" ? "" : ` ${event}`;
+  return `growing: ${move}${step ? `, ${step}${state}` : ""}, for ${span(snapshot.at - since)}`;
 }
 
 function live(is) {
