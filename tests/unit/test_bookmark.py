@@ -87,3 +87,16 @@ def test_tags_are_remembered_with_their_write_and_forgotten_after_it() -> None:
         SIGNER.encode(bookmark_of({}, {1: Position(1, 7)}), now=NOW), now=NOW + TAG_LIFETIME_S + 1
     )
     assert later is not None and later.tags == {}
+
+
+def test_a_token_that_is_known_still_ages_and_is_nobody_elses() -> None:
+    token = SIGNER.encode(bookmark_of({"0": Position(1, 5)}, {1: Position(1, 5)}), now=NOW)
+    first = SIGNER.decode(token, now=NOW)
+    assert first is not None
+    first.raise_to("0", Position(1, 9), ["article:x"])
+    again = SIGNER.decode(token, now=NOW)
+    assert again is not None and not again.changed
+    assert again.positions == {"0": Position(1, 5)} and again.tags.keys() == {1}
+    later = SIGNER.decode(token, now=NOW + TAG_LIFETIME_S + 1)
+    assert later is not None and later.tags == {}
+    assert SIGNER.decode(token, now=NOW + 100_000) is None

@@ -345,6 +345,24 @@ async def test_a_value_is_as_old_as_its_oldest_part(cache: Cache, scope: Scope, 
     assert await cache.get("page", returning("new page"), tags=["t", "u"]) == "new page"
 
 
+async def test_a_value_made_with_an_older_part_is_kept(cache: Cache, history: History, scope: Scope) -> None:
+    """Another part was invalidated after the older one was read; each part was good when it was taken."""
+
+    async def page() -> str:
+        return f"page of {await cache.get('part', never, tags=['t'])}"
+
+    await cache.get("part", returning("old"), tags=["t"])
+    history.commit()
+    cache.invalidate("rest")
+    assert await cache.get("page", page, tags=["t", "rest"]) == "page of old"
+    assert await cache.get("page", never, tags=["t", "rest"]) == "page of old"
+    # What it took from the part is as old as the part, and the rest is not.
+    scope.bookmark.raise_to("0", history.position, ["rest"])
+    assert await cache.get("page", never, tags=["t", "rest"]) == "page of old"
+    scope.bookmark.raise_to("0", history.position, ["t"])
+    assert await cache.get("page", returning("new"), tags=["t", "rest"]) == "new"
+
+
 async def test_who_joined_a_load_that_then_took_an_old_part_loads_again(cache: Cache, scope: Scope) -> None:
     gate = asyncio.Event()
 

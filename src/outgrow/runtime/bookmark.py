@@ -19,7 +19,8 @@ import hmac
 import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 VERSION = 1
@@ -28,6 +29,10 @@ MAC_BYTES = 16
 _FORM = re.compile(rf"[A-Za-z0-9_-]{{1,{2 * TOKEN_BYTES_MAX}}}")
 TAG_LIFETIME_S = 5.0
 """How long a session keeps the tags that it wrote: longer than any invalidation is under way."""
+
+DECODED_MAX = 4096
+"""Genuine tokens whose content is remembered, a kilobyte or two each: a session sends the same one until
+it writes again."""
 
 
 class Position(NamedTuple):
@@ -82,10 +87,15 @@ class Bookmark:
 
     def tag_floor(self, tag: str) -> Position | None:
         """The position of this session's own latest write to `tag`, while it is fresh."""
-        if not self.tags:
+        return self.floor((tag_hash(tag),)) if self.tags else None
+
+    def floor(self, hashes: Collection[int]) -> Position | None:
+        """The same for several tags, by their hashes: the latest of its writes to any of them."""
+        if self.tags.keys().isdisjoint(hashes):
             return None
-        held = self.tags.get(tag_hash(tag))
-        return held[0] if held is not None and held[1] > time.time() else None
+        now = time.time()
+        held = [self.tags[tag] for tag in hashes if tag in self.tags]
+        return max((position for position, deadline in held if deadline > now), default=None)
 
     def merge(self, other: Bookmark) -> None:
         """Take over whatever the other knows better."""
@@ -101,6 +111,14 @@ class Bookmark:
                 self.changed = True
 
 
+class Content(NamedTuple):
+    """What a genuine token says, whenever it is asked. Shared by all who send it: not to be changed."""
+
+    issued: int
+    positions: dict[str, Position]
+    tags: dict[int, tuple[Position, float]]
+
+
 class Signer:
     """Makes tokens and reads them back. Several keys are accepted, the newest one signs.
 
@@ -113,6 +131,9 @@ class Signer:
         self._keys = dict(keys)
         self._newest = max(keys)
         self._lifetime_s = lifetime_s
+        # What is genuine stays genuine; whether it is too old is asked each time. A forged one raises,
+        # and is not remembered.
+        self._content = lru_cache(DECODED_MAX)(self._read)
 
     def encode(self, bookmark: Bookmark, *, now: float | None = None) -> str:
         """The token: at most 512 bytes; the oldest tags, then nothing else, are left out to fit."""
@@ -129,18 +150,30 @@ class Signer:
 
     def decode(self, token: str, *, now: float | None = None) -> Bookmark | None:
         """The bookmark inside a token, or None when the token proves nothing."""
-        if not _FORM.fullmatch(token):  # the decoder would pass over what does not belong there
-            return None
         try:
-            raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
-            body, mac = raw[:-MAC_BYTES], raw[-MAC_BYTES:]
-            if body[0] != VERSION or body[1] not in self._keys:
-                return None
-            if not hmac.compare_digest(mac, self._mac(body[1], body)):
-                return None
-            return self._unpack(body, time.time() if now is None else now)
+            content = self._content(token)
         except (ValueError, IndexError, binascii.Error):
             return None
+        moment = time.time() if now is None else now
+        if moment - content.issued > self._lifetime_s:
+            return None
+        bookmark = Bookmark()
+        bookmark.positions = content.positions.copy()
+        if content.issued + TAG_LIFETIME_S > moment:
+            bookmark.tags = content.tags.copy()
+        return bookmark
+
+    def _read(self, token: str) -> Content:
+        """Raises ValueError or IndexError for a token that is malformed or forged."""
+        if not _FORM.fullmatch(token):  # the decoder would pass over what does not belong there
+            raise ValueError("no base64url, or too long")
+        raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        body, mac = raw[:-MAC_BYTES], raw[-MAC_BYTES:]
+        if body[0] != VERSION or body[1] not in self._keys:
+            raise ValueError("of another version, or signed with an unknown key")
+        if not hmac.compare_digest(mac, self._mac(body[1], body)):
+            raise ValueError("not signed with our key")
+        return _unpack(body)
 
     def _mac(self, key: int, body: bytes) -> bytes:
         return hmac.digest(self._keys[key], body, "sha256")[:MAC_BYTES]
@@ -164,27 +197,25 @@ class Signer:
             _put(out, position.offset)
         return bytes(out)
 
-    def _unpack(self, body: bytes, now: float) -> Bookmark | None:
-        issued, at = _take(body, 2)
-        if now - issued > self._lifetime_s:
-            return None
-        bookmark = Bookmark()
-        count, at = _take(body, at)
-        for _ in range(count):
-            length, at = _take(body, at)
-            shard, at = body[at : at + length].decode(), at + length
-            timeline, at = _take(body, at)
-            offset, at = _take(body, at)
-            bookmark.positions[shard] = Position(timeline, offset)
-        count, at = _take(body, at)
-        deadline = issued + TAG_LIFETIME_S
-        for _ in range(count):
-            tag, at = int.from_bytes(body[at : at + 8], "little"), at + 8
-            timeline, at = _take(body, at)
-            offset, at = _take(body, at)
-            if deadline > now:
-                bookmark.tags[tag] = (Position(timeline, offset), deadline)
-        return bookmark
+
+def _unpack(body: bytes) -> Content:
+    issued, at = _take(body, 2)
+    positions: dict[str, Position] = {}
+    count, at = _take(body, at)
+    for _ in range(count):
+        length, at = _take(body, at)
+        shard, at = body[at : at + length].decode(), at + length
+        timeline, at = _take(body, at)
+        offset, at = _take(body, at)
+        positions[shard] = Position(timeline, offset)
+    tags: dict[int, tuple[Position, float]] = {}
+    count, at = _take(body, at)
+    for _ in range(count):
+        tag, at = int.from_bytes(body[at : at + 8], "little"), at + 8
+        timeline, at = _take(body, at)
+        offset, at = _take(body, at)
+        tags[tag] = (Position(timeline, offset), issued + TAG_LIFETIME_S)
+    return Content(issued, positions, tags)
 
 
 def _put(out: bytearray, value: int) -> None:

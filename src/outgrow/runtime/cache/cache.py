@@ -19,6 +19,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from itertools import chain
 from time import monotonic, perf_counter
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -27,7 +28,7 @@ from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Position
-from outgrow.runtime.cache.memory import Entry, Note, Tag, entries
+from outgrow.runtime.cache.memory import Entry, Note, Reading, Tag, entries
 from outgrow.runtime.events import Events
 
 V = TypeVar("V")
@@ -76,7 +77,7 @@ class Cache:
         those who waited for it, and nothing is stored. Inside a write block it is just `load()`.
         """
         entry: Entry | None = self._entries.get(key)
-        # The hottest lines of the tier: `_good` says the same, and a call more is a tenth more.
+        # The hottest lines of the tier, so `intact` is written out: a call more is a tenth more.
         if entry is not None and entry.expires > monotonic():
             for tag, version in entry.note:
                 if tag.version != version:
@@ -84,13 +85,11 @@ class Cache:
             else:
                 scope = request.current.get()
                 if (
-                    scope is None
-                    or not scope.bookmark.tags
-                    or _covers(entry.position, entry.note, scope.bookmark)
+                    scope is None or not scope.bookmark.tags or entry.covers(scope.bookmark)
                 ) and request.unit_of_work.get() is None:
                     around = _around.get()
                     if around is not None:
-                        around.lower(entry.position)
+                        around.take_part(entry)
                     for sink in self._events.cache_read.sinks:
                         sink(entry.prefix, "hit")
                     return entry.value  # type: ignore[no-any-return]
@@ -116,10 +115,11 @@ class Cache:
         if not self.enabled or request.unit_of_work.get() is not None:
             loaded = await load_many(wanted) if wanted else {}
             return {key: loaded[key] for key in wanted if key in loaded}
-        found = {key: entry.value for key in wanted if (entry := self._good(key)) is not None}
-        missing = [key for key in wanted if key not in found]
-        self._tell_many(found, missing)
-        if missing:
+        found = self._held(wanted)
+        if len(found) < len(wanted):
+            missing = [key for key in wanted if key not in found]
+            for key in missing:
+                self._events.cache_read(_prefix(key), "miss")
             found.update(await self._load_many(missing, load_many, self._seconds(ttl), tags))
         return {key: found[key] for key in wanted if key in found}
 
@@ -163,13 +163,12 @@ class Cache:
                 if not running.task.cancelled() or _being_cancelled():
                     raise
                 continue  # that load was cancelled from within, which is no business of this caller
-            if running.covers(bookmark):
+            if bookmark is None or running.covers(bookmark):
                 self._events.cache_read(_prefix(key), "waited")
                 return value
 
     def _start(self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str]) -> Load:
-        note = self._note(key, tags)
-        started = Load(key, self._read_at(note), note)
+        started = Load(key, *self._begin(key, tags))
         # A task of its own: when the caller who happened to be first goes away, the others still get it.
         started.task = asyncio.get_running_loop().create_task(self._load(load, started, ttl_s))
         started.task.add_done_callback(_retrieve)
@@ -185,7 +184,7 @@ class Cache:
             _around.reset(token)  # else task, context and load refer to each other in a circle
             if self._loads.get(this.key) is this:
                 del self._loads[this.key]
-        self._store(this.key, value, this.position, this.note, ttl_s, perf_counter() - started)
+        self._store(this.key, value, this, ttl_s, perf_counter() - started)
         return value
 
     async def _load_many(
@@ -195,8 +194,9 @@ class Cache:
         ttl_s: float,
         tags: Callable[[str], Iterable[str]],
     ) -> dict[str, V]:
-        notes = {key: self._note(key, tags(key)) for key in missing}
-        whole = Load("", min(self._read_at(note) for note in notes.values()), ())
+        begun = {key: self._begin(key, tags(key)) for key in missing}
+        position = min(position for _, position in begun.values())
+        whole = Load("", tuple(chain.from_iterable(note for note, _ in begun.values())), position)
         around = _around.get()
         token = _around.set(whole)
         started = perf_counter()
@@ -205,55 +205,70 @@ class Cache:
         finally:
             _around.reset(token)
         if around is not None:
-            around.lower(whole.position)
+            around.take_part(whole)
         loaded = {key: answer[key] for key in missing if key in answer}
         for key, value in loaded.items():
-            self._store(key, value, whole.position, notes[key], ttl_s, perf_counter() - started)
+            reading = Reading(begun[key][0], position, whole.older)
+            self._store(key, value, reading, ttl_s, perf_counter() - started)
         return loaded
 
-    def _store(self, key: str, value: Any, position: Position, note: Note, ttl_s: float, took: float) -> None:
-        good = all(tag.version == version and position >= tag.floor for tag, version in note)
-        if good and not self._holds_newer(key, position):
+    def _store(self, key: str, value: Any, reading: Reading, ttl_s: float, took: float) -> None:
+        good = reading.keepable()
+        prefix = _prefix(key)
+        if good and not self._holds_newer(key, reading.position):
             expires = monotonic() + ttl_s * random.uniform(1 - JITTER, 1 + JITTER)
-            self._entries.insert(key, Entry(value, position, expires, note, _prefix(key)))
-        self._events.cache_loaded(_prefix(key), took, good)
+            self._entries.insert(key, Entry(value, reading, expires, prefix))
+        self._events.cache_loaded(prefix, took, good)
 
-    def _good(self, key: str) -> Entry | None:
-        """What may be served to this caller."""
-        entry: Entry | None = self._entries.get(key)
-        if entry is None or not entry.alive():
-            return None
+    def _held(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The values that may be served to this caller at once."""
         scope = request.current.get()
-        if scope is not None and not _covers(entry.position, entry.note, scope.bookmark):
-            return None
-        around = _around.get()
-        if around is not None:
-            around.lower(entry.position)
-        return entry
+        bookmark = scope.bookmark if scope is not None and scope.bookmark.tags else None
+        around, now, get = _around.get(), monotonic(), self._entries.get
+        found = {}
+        for key in keys:
+            entry: Entry | None = get(key)
+            if (
+                entry is None
+                or entry.expires <= now
+                or not entry.intact()
+                or (bookmark is not None and not entry.covers(bookmark))
+            ):
+                continue
+            if around is not None:
+                around.take_part(entry)
+            for sink in self._events.cache_read.sinks:
+                sink(entry.prefix, "hit")
+            found[key] = entry.value
+        return found
 
     def _holds_newer(self, key: str, position: Position) -> bool:
         """Two loads overlapped, since the one that began first could not serve the other's session."""
         held: Entry | None = self._entries.get(key)
         return held is not None and held.position > position and held.alive()
 
-    def _read_at(self, note: Note) -> Position:
-        """What a load that starts now sees at least: what this process knows of, and its session's writes."""
+    def _begin(self, key: str, tags: Iterable[str]) -> tuple[Note, Position]:
+        """The tags as they are now, and what a load that starts now sees at least: what this process knows
+        of, and its session's writes."""
+        note = self._note(key, tags)
         position = self._position()
         scope = request.current.get()
         if scope is not None and scope.bookmark.tags:
-            for tag, _ in note:
-                position = max(position, scope.bookmark.tag_floor(tag.name) or position)
-        return position
+            floor = scope.bookmark.floor([tag.hash for tag, _ in note])
+            if floor is not None and floor > position:
+                position = floor
+        return note, position
 
     def _note(self, key: str, tags: Iterable[str]) -> Note:
         """The tags as they are now. An entry depends on its own key, too."""
         if isinstance(tags, str):
             raise Misuse(f"tags={tags!r} is one text", hint=f"write tags=[{tags!r}]")
+        known = self._tags
         noted = []
         for name in dict.fromkeys((key, *tags)):
-            tag = self._tags.get(name)
+            tag = known.get(name)
             if tag is None:
-                tag = self._tags[name] = Tag(name)
+                tag = known[name] = Tag(name)
             noted.append((tag, tag.version))
         return tuple(noted)
 
@@ -265,12 +280,6 @@ class Cache:
                 tag.floor = max(tag.floor, position)
             self._entries.pop(name, None)
         self._events.cache_invalidated(tuple(names))
-
-    def _tell_many(self, found: Mapping[str, Any], missing: Iterable[str]) -> None:
-        for key in found:
-            self._events.cache_read(_prefix(key), "hit")
-        for key in missing:
-            self._events.cache_read(_prefix(key), "miss")
 
     def _seconds(self, ttl: str | float) -> float:
         if not isinstance(ttl, str):
@@ -286,34 +295,26 @@ class Cache:
         return known
 
 
-class Load:
+class Load(Reading):
     """A load under way: since which position, and with which versions of the tags.
 
-    A load may get parts of its value from the cache, or wait for other loads. It is then as old as
-    the oldest part, and the loads that it waits for are known, so that a circle of them is told
-    instead of waiting for ever.
+    A load may get parts of its value from the cache, or wait for other loads. What those parts depend
+    on is then as old as they are, and the loads that it waits for are known, so that a circle of them
+    is told instead of waiting for ever.
     """
 
-    __slots__ = ("key", "note", "position", "task", "waits_for")
+    __slots__ = ("key", "task", "waits_for")
 
-    def __init__(self, key: str, position: Position, note: Note) -> None:
+    def __init__(self, key: str, note: Note, position: Position) -> None:
+        super().__init__(note, position)
         self.key = key
-        self.position = position
-        self.note = note
         self.task: asyncio.Task[Any]
         self.waits_for: set[Load] = set()
 
     def serves(self, bookmark: Bookmark | None) -> bool:
-        """Whether a caller who comes now may have its value: nothing was invalidated since it began."""
-        return all(tag.version == version for tag, version in self.note) and self.covers(bookmark)
-
-    def covers(self, bookmark: Bookmark | None) -> bool:
-        """Whether it sees what the session wrote. A part from the cache can make this untrue later."""
-        return bookmark is None or _covers(self.position, self.note, bookmark)
-
-    def lower(self, position: Position) -> None:
-        """A part of its value was read at this position."""
-        self.position = min(self.position, position)
+        """Whether a caller who comes now may have its value. A part from the cache can make this untrue
+        later."""
+        return self.intact() and (bookmark is None or self.covers(bookmark))
 
     def needs(self, other: Load) -> bool:
         """Whether it waits for the other, directly or not."""
@@ -338,16 +339,7 @@ async def _result(load: Load, around: Load | None) -> Any:
         return await asyncio.shield(load.task)
     finally:
         around.waits_for.discard(load)
-        around.lower(load.position)
-
-
-def _covers(position: Position, note: Note, bookmark: Bookmark) -> bool:
-    """Whether the session wrote none of these tags after `position`."""
-    for tag, _ in note:
-        floor = bookmark.tag_floor(tag.name)
-        if floor is not None and floor > position:
-            return False
-    return True
+        around.take_part(load)
 
 
 def _being_cancelled() -> bool:

@@ -7,20 +7,21 @@ from typing import Any
 
 from cachebox import LRUCache
 
-from outgrow.runtime.bookmark import ZERO, Position
+from outgrow.runtime.bookmark import ZERO, Bookmark, Position, tag_hash
 
 
 class Tag:
     """What is known of one tag: how often it was invalidated here, and the newest position of that.
 
-    An entry is good as long as the versions of its tags are those that its load began with. A load
-    that read below the floor (on a server that lags) must not be stored, whenever it began.
+    An entry is good as long as the versions of its tags are those that its load began with. What
+    was read below the floor (on a server that lags) must not be stored, whenever it began.
     """
 
-    __slots__ = ("__weakref__", "floor", "name", "version")
+    __slots__ = ("__weakref__", "floor", "hash", "name", "version")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.hash = tag_hash(name)
         self.version = 0
         self.floor = ZERO
 
@@ -29,21 +30,72 @@ Note = tuple[tuple[Tag, int], ...]
 """Tags with their versions at one moment."""
 
 
-class Entry:
-    """One value with what it was read at and what it depends on. Times are time.monotonic() seconds."""
+class Reading:
+    """What a value depends on, and since when that is known of it.
 
-    __slots__ = ("expires", "note", "position", "prefix", "value")
+    It was read at `position`, but for what came from the cache: `older` says how old that was, by the
+    hash of the tag. So a value made of parts may be kept although one of them was read long ago: the
+    part is good as long as its own tags are.
+    """
 
-    def __init__(self, value: Any, position: Position, expires: float, note: Note, prefix: str) -> None:
-        self.value = value
-        self.position = position
-        self.expires = expires
+    __slots__ = ("hashes", "note", "older", "position")
+
+    def __init__(self, note: Note, position: Position, older: dict[int, Position] | None = None) -> None:
         self.note = note
+        self.hashes = frozenset([tag.hash for tag, _ in note])
+        self.position = position
+        self.older: dict[int, Position] = {} if older is None else older
+
+    def intact(self) -> bool:
+        """Whether none of its tags was invalidated since it began."""
+        for tag, version in self.note:  # noqa: SIM110 - a generator takes twice as long
+            if tag.version != version:
+                return False
+        return True
+
+    def keepable(self) -> bool:
+        """Whether it is intact, and read no earlier than the newest invalidation of each tag."""
+        return self.intact() and all(self._at(tag.hash) >= tag.floor for tag, _ in self.note)
+
+    def covers(self, bookmark: Bookmark) -> bool:
+        """Whether the session wrote none of these tags after they were read."""
+        if not self.older:
+            floor = bookmark.floor(self.hashes)
+            return floor is None or floor <= self.position
+        for tag in self.hashes & bookmark.tags.keys():
+            floor = bookmark.floor((tag,))
+            if floor is not None and floor > self._at(tag):
+                return False
+        return True
+
+    def take_part(self, part: Reading) -> None:
+        """A part of the value was read as this tells; what both depend on is as old as the older of them."""
+        for tag in self.hashes & part.hashes:
+            at = part._at(tag)
+            if at < self._at(tag):
+                self.older[tag] = at
+
+    def _at(self, tag: int) -> Position:
+        return self.older.get(tag, self.position)
+
+
+class Entry(Reading):
+    """One value. `expires` is a time of time.monotonic()."""
+
+    __slots__ = ("expires", "prefix", "value")
+
+    def __init__(self, value: Any, reading: Reading, expires: float, prefix: str) -> None:
+        self.note = reading.note
+        self.hashes = reading.hashes
+        self.position = reading.position
+        self.older = reading.older
+        self.value = value
+        self.expires = expires
         self.prefix = prefix
 
     def alive(self) -> bool:
-        """In time, and none of its tags invalidated since its load began."""
-        return self.expires > monotonic() and all(tag.version == version for tag, version in self.note)
+        """In time and intact."""
+        return self.expires > monotonic() and self.intact()
 
 
 def entries(count_max: int) -> LRUCache[str, Entry]:
