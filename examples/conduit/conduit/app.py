@@ -3,11 +3,11 @@
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import Route
 
 from conduit import articles, avatars, comments, favorites, og, profiles, tags, users
+from conduit.cors import OpenToAll
 from conduit.documents import Json
 from conduit.problems import Problem, on_http_error, on_problem, on_unknown_user
 from outgrow import errors
@@ -43,15 +43,7 @@ app = Starlette(
         Route("/avatars/{avatar_id:int}/{size:int}.webp", avatars.show),
         Route("/", index),
     ],
-    middleware=[
-        Middleware(
-            CORSMiddleware,
-            allow_origins=["*"],
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Outgrow-Bookmark"],
-            expose_headers=["Outgrow-Bookmark"],
-        )
-    ],
+    middleware=[Middleware(OpenToAll)],
     exception_handlers={
         Problem: on_problem,
         HTTPException: on_http_error,

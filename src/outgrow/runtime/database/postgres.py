@@ -342,13 +342,14 @@ class Postgres:
 
     async def _wait(self, deadline: float) -> Connection | None:
         """A connection that another block gives back, or None when a place has become free."""
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Connection | None] = loop.create_future()
+        # A timer alone: asyncio.timeout() costs as much as the rest of the wait.
+        timer = loop.call_later(deadline - perf_counter(), _give_up, waiter)
         self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(deadline - perf_counter()):
-                return await waiter
-        except TimeoutError:
-            self._abandon(waiter)
+            return await waiter
+        except _GaveUp:
             raise errors.Unavailable(
                 f"all {self._size} connections were in use for {self._checkout_timeout_s:g} s",
                 node=self.name,
@@ -357,6 +358,8 @@ class Postgres:
         except BaseException:
             self._abandon(waiter)
             raise
+        finally:
+            timer.cancel()
 
     def _abandon(self, waiter: asyncio.Future[Connection | None]) -> None:
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
@@ -433,6 +436,15 @@ class Postgres:
             if not waiter.done():
                 waiter.set_result(None)
                 return
+
+
+class _GaveUp(Exception):
+    """Nobody has given a connection back in time."""
+
+
+def _give_up(waiter: asyncio.Future[Connection | None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(_GaveUp())
 
 
 def lsn(text: str) -> int:
