@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import threading
 import time
@@ -15,6 +13,7 @@ import pytest
 
 from outgrow.cluster.measure import used
 from outgrow.dashboard import client
+from tests.cli.conftest import run as command
 from tests.dashboard.conftest import Watched
 from tests.support.fleets import wait_until
 
@@ -129,6 +128,9 @@ def test_status_shows_the_same_figures(watched: Watched) -> None:
     summary = client.summary(watched.page)
     assert summary is not None and summary.health.status == "ok" and summary.traffic.errors == 0
     assert client.summary("http://127.0.0.1:1") is None
+    said = command("status", watched.directory)
+    assert "requests/s" in said.out and watched.page in said.out
+    assert command("status", watched.directory, "--json").document["now"]["health"]["status"] == "ok"
 
 
 def test_it_is_small(watched: Watched) -> None:
@@ -205,12 +207,3 @@ def test_without_a_dashboard(own_fleet: Watched) -> None:
     status = own_fleet.start()
     assert status.dashboard is None
     assert [node.name for node in status.nodes] == ["migrate", "app"]
-
-
-def test_it_ends_at_once_when_told(own_fleet: Watched) -> None:
-    own_fleet.start()
-    own_fleet.wait_seen()
-    pid = own_fleet.node("dashboard").pid
-    assert pid is not None
-    os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: own_fleet.node("dashboard").restarts == 1, "its end and its restart", within_s=10)
