@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,18 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
         assert "innerHTML" not in text and "eval(" not in text and "document.write" not in text, path.name
     named = set(re.findall(r"/static/([\w.]+)", "".join(path.read_text() for path in STATIC.iterdir())))
     assert named == {path.name for path in STATIC.iterdir()} - {"index.html"}
+
+
+def test_it_loads_no_driver_and_no_framework() -> None:
+    code = "import sys, outgrow.dashboard.__main__; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert (
+        loaded & {"sqlalchemy", "alembic", "asyncpg", "sqlite3", "starlette", "click", "opentelemetry"}
+        == set()
+    )
 
 
 def test_the_page_is_small() -> None:
