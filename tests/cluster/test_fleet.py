@@ -46,7 +46,7 @@ def test_one_life(make_fleet: MakeFleet) -> None:
 
     assert fleet.end() is True
     assert fleet.end() is False
-    assert fleet.state.holder() is None and not fleet.state.placement().endpoints.exists()
+    assert fleet.state.holder() is None and not fleet.state.control.exists()
     with pytest.raises(FleetNotRunning):
         fleet.status()
 
