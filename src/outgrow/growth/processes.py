@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,17 +47,18 @@ class Processes:
             writer.close()
 
     async def ask(
-        self, command: str, *, seconds: float = 0.0, within_s: float = ANSWER_WITHIN_S
+        self, command: str, *, within_s: float = ANSWER_WITHIN_S, **more: str | float
     ) -> list[Answer]:
         """Ask all of them at once. Raises FleetError when one cannot do it or does not answer."""
-        return await self._ask(list(self._connections), command, seconds, within_s)
+        return await self._ask(list(self._connections), {"command": command, **more}, within_s)
 
     async def hold(self, seconds: float) -> None:
         """Hold the writes of all of them, those that have just come too. Raises FleetError, holding none."""
+        request: dict[str, str | float] = {"command": "hold", "seconds": seconds}
         wanted: Collection[Path] = list(self._connections)
         try:
             while wanted:
-                await self._ask(wanted, "hold", seconds, HOLD_ANSWER_WITHIN_S)
+                await self._ask(wanted, request, HOLD_ANSWER_WITHIN_S)
                 wanted = await self._join()
         except BaseException:
             with contextlib.suppress(FleetError):
@@ -76,9 +77,9 @@ class Processes:
         return joined
 
     async def _ask(
-        self, paths: Collection[Path], command: str, seconds: float, within_s: float
+        self, paths: Collection[Path], request: Mapping[str, str | float], within_s: float
     ) -> list[Answer]:
-        line = msgspec.json.encode({"command": command, "seconds": seconds}) + b"\n"
+        line = msgspec.json.encode(request) + b"\n"
         asked = [path for path in paths if path in self._connections]
         answers = await asyncio.gather(*(self._answer(path, line, within_s) for path in asked))
         there = [answer for answer in answers if answer is not None]

@@ -204,24 +204,31 @@ class Relocation(ABC):
         tables = await self.tables(context)
         async with target.snapshot() as copied:
             counts = {table.name: await copied.count(table) for table in tables}
-        async with Processes(context.state.placement().control) as processes:
-            began = time.monotonic()
+        folder = context.state.placement().control
+        async with Processes(folder) as processes, source.kept_open(), target.kept_open():
+            await processes.ask("warm", engine=context.after.database.engine)
+            watch = _Watch()
             limit_s = min(HOLD_S, context.before.database.checkout_timeout) * HOLD_SHARE
             await processes.hold(HOLD_S)
+            watch.passed("writers ended")
             async with source.locked() as last:
                 changes = await copying.catch_up(last, target, tables, mark)
+                watch.passed(f"{changes.rows:,} rows copied")
                 await _require_counts(last, tables, counts, changes)
+                watch.passed("counted")
                 await processes.hold(HOLD_S)  # who has come meanwhile
-                if (held_s := time.monotonic() - began) > limit_s:
-                    raise FleetError(f"the last {changes.rows:,} changes took {held_s:.1f} s")
+                if watch.total_s > limit_s:
+                    raise FleetError(f"the last {changes.rows:,} changes took {watch.total_s:.1f} s")
                 await last.fence()
                 document = self.document(context)
                 context.keep({DECISIVE_EPOCH: document.epoch})
                 endpoints.write(context.state.placement().endpoints, document)
                 await last.commit()
+            watch.passed("published")
             await processes.ask("reload")
             await processes.ask("release")
-            context.keep({"held_s": round(time.monotonic() - began, 3)})
+            watch.passed("connected")
+            context.keep({"held_s": round(watch.total_s, 3), "held_for": watch.parts})
 
     async def settle(self, context: Context) -> None:
         """What is left to do when the data has moved."""
@@ -249,6 +256,23 @@ class Relocation(ABC):
             for shard, earlier in zip(made.database.shards, before.database.shards, strict=True)
         )
         return replace(made, moved=True, database=replace(made.database, shards=shards))
+
+
+class _Watch:
+    """How long the writes are held, and with what."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self.parts: dict[str, float] = {}
+
+    @property
+    def total_s(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    def passed(self, part: str) -> None:
+        """A part has ended."""
+        self.parts[part] = round(self.total_s - sum(self.parts.values()), 3)
 
 
 async def _require_counts(

@@ -1,6 +1,7 @@
 """The fleet's hand inside an application process: a Unix socket, JSON lines in and out.
 
     {"command": "state"}                  ->  {"epoch": 3, "held": false}
+    {"command": "warm", "engine": "postgres"}  ->  the driver of that engine is loaded: it takes a moment
     {"command": "hold", "seconds": 5}     ->  held: write blocks wait, those under way have ended
     {"command": "reload"}                 ->  the endpoints document is read again and obeyed
     {"command": "release"}                ->  write blocks go on
@@ -13,6 +14,7 @@ document is the one truth, and whoever replaces it does so while the hold is sur
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import socket
@@ -34,8 +36,9 @@ logger = logging.getLogger("outgrow.control")
 class Request(msgspec.Struct):
     """What is asked."""
 
-    command: Literal["state", "hold", "reload", "release"]
+    command: Literal["state", "warm", "hold", "reload", "release"]
     seconds: float = 5.0
+    engine: Literal["sqlite", "postgres"] = "sqlite"
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -115,7 +118,9 @@ class Control:
         error = None
         try:
             request = msgspec.json.decode(line, type=Request)
-            if request.command == "hold":
+            if request.command == "warm":
+                await asyncio.to_thread(importlib.import_module, f"outgrow.runtime.database.{request.engine}")
+            elif request.command == "hold":
                 await self._hold(writer, request.seconds)
             elif request.command == "reload":
                 await self._reload()
@@ -123,7 +128,7 @@ class Control:
                 self._let_go()
         except TimeoutError:
             error = f"a write block was still open after {DRAIN_WITHIN_S:g} s"
-        except (OutgrowError, msgspec.DecodeError, OSError) as failure:
+        except (OutgrowError, msgspec.DecodeError, OSError, ImportError) as failure:
             error = str(failure)
         return Answer(self._epoch(), self._gate.held, error)
 

@@ -176,6 +176,12 @@ def _short_float(value: Any) -> float:
     return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
+def _shortest(value: float) -> float:
+    """The number with the fewest digits that a real keeps as this one: what was written, mostly."""
+    shown = (float(f"{value:.{digits}g}") for digits in range(6, 10))
+    return next((number for number in shown if _short_float(number) == value), value)
+
+
 def _padless(value: Any) -> str:
     """Blanks at the end of a char(n) mean nothing to PostgreSQL, which adds them."""
     return _text(value).rstrip(" ")
@@ -219,8 +225,10 @@ _FROM_SQLITE: dict[str, Callable[[Any], Any]] = {
 }
 
 _TO_SQLITE: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys((*_WHOLE, *_TEXT, *_JSON, "bpchar", "float4", "float8", "bytea"), _same),
+    **dict.fromkeys((*_WHOLE, *_TEXT, *_JSON, "float8", "bytea"), _same),
     "bool": _some(int),
+    "bpchar": _some(_padless),
+    "float4": _some(_shortest),
     "numeric": _some(str),
     "timestamptz": _some(_stored_moment),
     "timestamp": _some(_stored_moment),

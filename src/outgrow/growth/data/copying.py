@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +16,7 @@ from outgrow.growth.data.columns import Table, plain
 from outgrow.growth.data.sqlite import Key, Row
 
 PAGE = 5_000
+REST_MAX_S = 0.5
 ROUNDS_MAX = 50
 SMALL = 200
 """So few changed rows are left to the moment in which writes are held."""
@@ -42,6 +45,7 @@ class Store(Protocol):
     async def unfence(self) -> None: ...
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
     def locked(self) -> AbstractAsyncContextManager[Snapshot]: ...
+    def kept_open(self) -> AbstractAsyncContextManager[None]: ...
     async def clear(self, tables: Sequence[Table]) -> None: ...
     async def load(self, table: Table, pages: AsyncIterator[list[Row]]) -> None: ...
     async def replace(
@@ -71,11 +75,19 @@ async def pages(snapshot: Snapshot, table: Table, whole: int, says: Says) -> Asy
     """A table in the order of its key."""
     after: Key | None = None
     done = 0
+    began = time.monotonic()
     while rows := await snapshot.page(table, after, PAGE):
         yield rows
         after = table.key_of(rows[-1])
         done += len(rows)
         says(f"{table.name}: {done:,} of {whole:,} rows")
+        began = await _rest(began)
+
+
+async def _rest(began: float) -> float:
+    """As long as the last page took: the application needs the machine too. Returns the time after it."""
+    await asyncio.sleep(min(time.monotonic() - began, REST_MAX_S))
+    return time.monotonic()
 
 
 class Changes(NamedTuple):
@@ -139,6 +151,7 @@ async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], 
         if counts[0] != counts[1]:
             raise VerificationFailed(f"table {table.name}: {counts[0]:,} rows, and {counts[1]:,} in the copy")
         after: Key | None = None
+        began = time.monotonic()
         while rows := await snapshot.page(table, after, PAGE):
             last = table.key_of(rows[-1])
             copied = await target.page(table, after, PAGE + 1, upto=last)
@@ -149,6 +162,7 @@ async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], 
             total += len(rows)
             says(f"{total:,} rows compared, {table.name}")
             after = last
+            began = await _rest(began)
     says(f"{total:,} rows are the same, checksum {whole.hexdigest()}")
     return whole.hexdigest()
 
@@ -166,7 +180,7 @@ def _first_difference(table: Table, rows: Sequence[Row], copied: Sequence[Row]) 
             return f"the row with the key {_shown(key)} is missing in the copy"
         (mine,), (other,) = plain(table, [row]), plain(table, [held[key]])
         for column, value, copy in zip(table.columns, mine, other, strict=True):
-            if value != copy or type(value) is not type(copy):
+            if msgspec.msgpack.encode(value) != msgspec.msgpack.encode(copy):
                 return f"the row with the key {_shown(key)} differs in {column.name}"
     return "the copy holds rows that are not there"
 

@@ -79,6 +79,8 @@ class PostgresStore:
         self._url = url
         self._password = password
         self._role = application
+        self._keeping = False
+        self._idle: list[Any] = []
 
     async def tables(self) -> list[Table]:
         """What it holds. Raises FleetError for a table without a primary key."""
@@ -215,9 +217,34 @@ class PostgresStore:
             await connection.execute("ANALYZE")
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def kept_open(self) -> AsyncIterator[None]:
+        """Inside it connections are used again: while writes are held nothing waits for a new one."""
+        self._keeping = True
         try:
-            connection = await asyncpg.connect(
+            async with self._connection():
+                pass
+            yield
+        finally:
+            self._keeping = False
+            while self._idle:
+                await self._idle.pop().close()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        connection = self._idle.pop() if self._idle else await self._connect()
+        try:
+            yield connection
+        except asyncpg.PostgresError as error:
+            raise FleetError(f"PostgreSQL: {error}") from error
+        finally:
+            if self._keeping and not connection.is_closed() and not connection.is_in_transaction():
+                self._idle.append(connection)
+            else:
+                await connection.close()
+
+    async def _connect(self) -> Any:
+        try:
+            return await asyncpg.connect(
                 self._url,
                 password=self._password,
                 timeout=CONNECT_WITHIN_S,
@@ -226,12 +253,6 @@ class PostgresStore:
             )
         except (OSError, asyncpg.PostgresError) as error:
             raise FleetError(f"PostgreSQL does not answer: {error}") from error
-        try:
-            yield connection
-        except asyncpg.PostgresError as error:
-            raise FleetError(f"PostgreSQL: {error}") from error
-        finally:
-            await connection.close()
 
 
 class PostgresSnapshot:

@@ -135,6 +135,11 @@ class SqliteStore:
                 grown[table.name] += len(rows)
         return grown
 
+    @asynccontextmanager
+    async def kept_open(self) -> AsyncIterator[None]:
+        """Opening a file takes no time."""
+        yield
+
     async def go_on(self, tables: Sequence[Table]) -> None:
         """SQLite itself knows the largest key."""
 
