@@ -156,6 +156,23 @@ async def test_constraints_have_the_same_errors_everywhere(db: Database) -> None
     assert not unique.value.retryable
 
 
+@pytest.mark.parametrize("given", [{"id": 2**70, "name": "a"}, {"id": 1, "name": "\ud800"}])
+async def test_a_value_that_no_database_can_hold_is_a_database_error(
+    db: Database, given: dict[str, object]
+) -> None:
+    with pytest.raises(errors.DatabaseError):
+        async with db.write() as tx:
+            await tx.execute(ADD, **given)
+    with pytest.raises(errors.DatabaseError):
+        async with db.write() as tx:
+            await tx.many(ADD, [given])
+    if given["id"] != 1:
+        async with db.read() as tx:
+            with pytest.raises(errors.DatabaseError):
+                await tx.one(GET, id=given["id"])
+            assert await tx.value(COUNT) == 0
+
+
 async def test_a_failed_statement_dooms_the_block(db: Database) -> None:
     async with db.write() as tx:
         await tx.execute(ADD, id=1, name="a")

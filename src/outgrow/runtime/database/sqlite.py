@@ -43,6 +43,10 @@ PROGRESS_STEPS = 4_000
 
 LOCK_RETRY_MAX_S = 0.05
 
+_REFUSED = (sqlite3.Error, OverflowError, UnicodeEncodeError)
+"""SQLite's own errors, and the module's for what it cannot hand over: an integer of more than 64 bits, half
+of a surrogate pair."""
+
 _UNIQUE = re.compile(r"UNIQUE constraint failed: (?:index '(?P<index>[^']+)'|(?P<columns>.+))")
 
 
@@ -120,7 +124,7 @@ class Connection:
             self._deadline = perf_counter() + INLINE_S
             try:
                 rows = self._cursor.execute(sql, arguments).fetchall()
-            except sqlite3.Error as error:
+            except _REFUSED as error:
                 if not _interrupted(error):
                     raise self._node.translate(error, compiled.label) from error
                 compiled.slow = THREAD_RUNS
@@ -229,7 +233,7 @@ class Connection:
 
         try:
             result, took = await self._node.in_thread(timed) if thread or compiled.slow else timed()
-        except sqlite3.Error as error:
+        except _REFUSED as error:
             raise self._node.translate(error, compiled.label) from error
         if took > INLINE_S / 2:
             compiled.slow = THREAD_RUNS
@@ -425,7 +429,7 @@ def file_of(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def _interrupted(error: sqlite3.Error) -> bool:
+def _interrupted(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
 
 
