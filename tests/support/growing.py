@@ -62,14 +62,14 @@ class Traffic:
                 return bool(client.get(f"/notes/{note}").json()["words"] == 4)
 
             for note in list(self.written):
-                wait_until(lambda note=note: counted(note), "every message to be worked on")
+                wait_until(lambda note=note: counted(note), "every message to be worked on")  # type: ignore[misc]
 
     def _writing(self, writer: int) -> None:
         number = 0
         with httpx.Client(base_url=self._fleet.url, timeout=20) as client:
             while not self._stop.wait(0.01):
                 number += 1
-                self._checked(lambda n=number: self._write(client, f"writer {writer} says {n}"))  # type: ignore[misc]
+                self._checked(lambda n=number: self._write(client, f"writer {writer} says {n}"))
 
     def _write(self, client: httpx.Client, text: str) -> None:
         answer = client.post("/notes", json={"text": text}).raise_for_status()

@@ -106,8 +106,8 @@ class Control:
                 answer = await self._answer(line, writer)
                 writer.write(msgspec.json.encode(answer) + b"\n")
                 await writer.drain()
-        except (OSError, ValueError):
-            pass  # whoever asked is gone, or talks nonsense
+        except (OSError, ValueError, asyncio.CancelledError):
+            pass  # whoever asked is gone, or talks nonsense; or nobody listens any more
         finally:
             self._tasks.discard(task)
             if self._holder is writer:
@@ -124,7 +124,7 @@ class Control:
                 await self._hold(writer, request.seconds)
             elif request.command == "reload":
                 await self._reload()
-            elif request.command == "release":
+            elif request.command == "release" and self._holder in (None, writer):
                 self._let_go()
         except TimeoutError:
             error = f"a write block was still open after {DRAIN_WITHIN_S:g} s"
