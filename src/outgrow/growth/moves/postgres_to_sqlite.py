@@ -86,6 +86,7 @@ class PostgresToSqlite(Relocation):
         return SqliteStore(sqlite_file(context, context.after))
 
     async def tables(self, context: Context) -> list[Table]:
+        """What PostgreSQL holds; the file must have the same once its migrations have run."""
         tables = await (await self.source(context)).tables()
         require_movable(tables)
         require_same(tables, await (await self.target(context)).columns())
