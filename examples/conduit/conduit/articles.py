@@ -173,7 +173,6 @@ async def _store(tx: Writer, old: Any, wanted: ArticleChanges) -> str:
 
 async def _retag(tx: Writer, article_id: int, *, before: list[str], after: list[str]) -> None:
     removed, added = sorted(set(before) - set(after)), sorted(set(after) - set(before))
-    await counts.tags_removed(tx, article_id, removed)
-    await counts.tags_added(tx, article_id, added)
+    await counts.tags_changed(tx, article_id, removed=removed, added=added)
     if removed or added:
         og.cache.invalidate(changes.TAGS, *map(changes.tagged, [*removed, *added]))

@@ -3,6 +3,8 @@
 Locks are taken in the order that tables.py names: users by id, tags by name, counters.
 """
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's, too
@@ -34,9 +36,6 @@ COUNT_TAG = COUNT_TAG.on_conflict_do_update(
     index_elements=[tags.c.name],
     set_={"articles_count": tags.c.articles_count + COUNT_TAG.excluded.articles_count},
 )
-UNCOUNT_TAG = (
-    sa.update(tags).where(tags.c.name == bindparam("tag")).values(articles_count=tags.c.articles_count - 1)
-)
 REMOVE_TAG = sa.delete(article_tags).where(
     article_tags.c.tag == bindparam("tag"), article_tags.c.article_id == ARTICLE_ID
 )
@@ -58,7 +57,7 @@ async def article_added(tx: Writer, article_id: int, author_id: int, names: list
     """Count an article that has just been stored. Raises Problem 401 when its author is no more."""
     if not await tx.execute(COUNT_WRITTEN, user_id=author_id, by=1):
         raise unauthorized("is invalid")
-    await tags_added(tx, article_id, names)
+    await tags_changed(tx, article_id, added=names)
     await tx.execute(COUNT_ARTICLE, by=1)
 
 
@@ -68,21 +67,20 @@ async def article_leaves(tx: Writer, article_id: int, author_id: int, names: lis
     touched = [row.id for row in await tx.all(HOLD_FANS, article_id=article_id, user_id=author_id)]
     await tx.execute(UNCOUNT_FANS, article_id=article_id)
     await tx.execute(COUNT_WRITTEN, user_id=author_id, by=-1)
-    await tags_removed(tx, article_id, names)
+    await tags_changed(tx, article_id, removed=names)
     await tx.execute(COUNT_ARTICLE, by=-1)
     return touched
 
 
-async def tags_added(tx: Writer, article_id: int, names: list[str]) -> None:
-    """Give an article these tags, in the order of their names."""
-    await tx.many(COUNT_TAG, [{"name": name, "articles_count": 1} for name in names])
-    await tx.many(ADD_TAG, [{"tag": name, "article_id": article_id} for name in names])
-
-
-async def tags_removed(tx: Writer, article_id: int, names: list[str]) -> None:
-    """Take these tags from an article."""
-    await tx.many(UNCOUNT_TAG, [{"tag": name} for name in names])
-    await tx.many(REMOVE_TAG, [{"tag": name, "article_id": article_id} for name in names])
+async def tags_changed(
+    tx: Writer, article_id: int, *, removed: Sequence[str] = (), added: Sequence[str] = ()
+) -> None:
+    """Take these tags from an article and give it those. The counts change in the order of the names,
+    whichever way: two writers would wait for each other otherwise."""
+    steps = sorted([*((name, -1) for name in removed), *((name, 1) for name in added)])
+    await tx.many(COUNT_TAG, [{"name": name, "articles_count": by} for name, by in steps])
+    await tx.many(REMOVE_TAG, [{"tag": name, "article_id": article_id} for name in removed])
+    await tx.many(ADD_TAG, [{"tag": name, "article_id": article_id} for name in added])
 
 
 async def favorites_changed(tx: Writer, article_id: int, user_id: int, by: int) -> None:
