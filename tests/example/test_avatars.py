@@ -57,7 +57,7 @@ async def test_an_upload_becomes_thumbnails(world: World, ann: Person, kind: str
     assert seen["article"]["author"]["image"] == user["image"]
     await world.og.queue.drain()
     for size in SIZES:
-        answer = await world.stranger.client.get(user["image"].replace("128", str(size)))
+        answer = await world.stranger.client.get(user["image"].replace("/128.webp", f"/{size}.webp"))
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "image/webp"
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"

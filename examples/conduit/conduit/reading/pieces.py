@@ -256,18 +256,28 @@ def _shown_in(pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
 
 
 async def _listing(pairs: tuple[tuple[int, int], ...]) -> Listing:
-    """Read in one piece, not put together from the cache: what is as old as its oldest part is not kept
-    once another part has changed."""
-    async with og.db.read() as tx:
-        rows = await _by_ids(tx, statements.summary_pieces, [article_id for article_id, _ in pairs])
-    found = {row[0]: _part(*row) for row in rows}
-    parts = [found[article_id] for article_id, _ in pairs if article_id in found]
+    """Put together from the articles' own entries: after a change one of them is read again, not twenty."""
+    authors = {changes.article(article_id): author_id for article_id, author_id in pairs}
+    found = await og.cache.get_many(
+        authors, _load_parts, ttl=TTL, tags=lambda name: (changes.profile(authors[name]),)
+    )
+    parts = list(found.values())
     return Listing(
         frozenset(part[0] for part in parts),
         frozenset(part[1] for part in parts),
         parts,
         _joined(parts, NOBODY, NOBODY),
     )
+
+
+async def _load_parts(names: list[str]) -> dict[str, Part]:
+    async with og.db.read() as tx:
+        rows = await _by_ids(tx, statements.summary_pieces, _ids_of(names))
+    return {changes.article(row[0]): _part(*row) for row in rows}
+
+
+def _ids_of(names: list[str]) -> list[int]:
+    return [int(name.partition(":")[2]) for name in names]
 
 
 def _part(
@@ -299,8 +309,7 @@ async def _profiles(user_ids: Iterable[int]) -> dict[int, bytes]:
 
 async def _load_profiles(names: list[str]) -> dict[str, bytes]:
     async with og.db.read() as tx:
-        ids = [int(name.partition(":")[2]) for name in names]
-        rows = await _by_ids(tx, statements.profile_pieces, ids)
+        rows = await _by_ids(tx, statements.profile_pieces, _ids_of(names))
     return {
         changes.profile(user_id): encode_with_holes(Profile(username, bio, image, HOLE))[0]
         for user_id, username, bio, image in rows
