@@ -14,6 +14,7 @@ import asyncio
 import random
 import re
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,16 @@ THREAD_RUNS = 16
 """So many quick runs in a thread bring a statement back: one may have been slow by chance, or by the disk."""
 
 PROGRESS_STEPS = 4_000
-"""Virtual machine instructions between two looks at the clock: about 0.2 ms."""
+"""Virtual machine instructions between two looks: about 0.2 ms."""
+
+INLINE_LOOKS = 25
+"""What INLINE_S is in looks. Work is counted and not time: another thread or process may hold the core."""
+
+INLINE_WAIT_S = 0.05
+"""For what is not work: the disk."""
+
+UNLIMITED = 1 << 60
+SWITCH_S = 0.0005
 
 LOCK_RETRY_MAX_S = 0.05
 
@@ -98,7 +108,7 @@ class RawConnection(sqlite3.Connection):
 class Connection:
     """One sqlite3 connection, used by one block at a time."""
 
-    __slots__ = ("_cursor", "_deadline", "_node", "_timed_out", "commits", "raw", "writer")
+    __slots__ = ("_cursor", "_deadline", "_looks", "_node", "commits", "raw", "writer")
 
     def __init__(self, node: SQLite, raw: sqlite3.Connection, *, writer: bool) -> None:
         self._node = node
@@ -106,11 +116,16 @@ class Connection:
         self.writer = writer
         self._cursor = raw.cursor(sqlite3.Cursor)
         self._deadline = 0.0
-        self._timed_out = False
+        self._looks = UNLIMITED
         raw.set_progress_handler(self._check_clock, PROGRESS_STEPS)
 
+    def _allow(self) -> None:
+        """From now on only the statement timeout interrupts."""
+        self._deadline, self._looks = perf_counter() + self._node.statement_timeout_s, UNLIMITED
+
     def _check_clock(self) -> int:
-        return perf_counter() > self._deadline
+        self._looks -= 1
+        return self._looks < 0 or perf_counter() > self._deadline
 
     async def rows(self, compiled: Compiled, parameters: Mapping[str, Any], /) -> list[Row]:
         """Every row. A result processor's value takes the place of the driver's."""
@@ -121,7 +136,7 @@ class Connection:
         if compiled.slow or self.writer:
             rows = await self._run(compiled, lambda: self._cursor.execute(sql, arguments).fetchall())
         else:
-            self._deadline = perf_counter() + INLINE_S
+            self._deadline, self._looks = perf_counter() + INLINE_WAIT_S, INLINE_LOOKS
             try:
                 rows = self._cursor.execute(sql, arguments).fetchall()
             except _REFUSED as error:
@@ -174,7 +189,7 @@ class Connection:
                 node=self._node.name,
                 hint="let the error leave the block, or catch it around `async with tx.savepoint():`",
             )
-        self._deadline = perf_counter() + self._node.statement_timeout_s
+        self._allow()
 
         def call() -> Position:
             timeline, commits = self._cursor.execute(
@@ -195,22 +210,22 @@ class Connection:
     async def rollback(self) -> None:
         """End the transaction, if SQLite has not done so itself."""
         if self.raw.in_transaction:
-            self._deadline = perf_counter() + self._node.statement_timeout_s
+            self._allow()
             self._cursor.execute("ROLLBACK")
 
     async def savepoint(self, verb: str, name: str, /) -> None:
         """SAVEPOINT, ROLLBACK TO SAVEPOINT or RELEASE SAVEPOINT."""
-        self._deadline = perf_counter() + self._node.statement_timeout_s
+        self._allow()
         self._cursor.execute(f"{verb} {name}")
 
     def session(self) -> AsyncSession:
         """A SQLAlchemy session on this connection's transaction."""
-        self._deadline = perf_counter() + self._node.statement_timeout_s
+        self._allow()
         return session_on(self._node.dialect, lambda: self.raw, BlockSession)
 
     async def _begin_immediate(self) -> None:
         deadline = perf_counter() + self._node.checkout_timeout_s
-        self._deadline = deadline + self._node.statement_timeout_s
+        self._allow()
         delay = 0.001
         while True:
             try:
@@ -225,7 +240,7 @@ class Connection:
     async def _run(self, compiled: Compiled, call: Callable[[], T], *, thread: bool = False) -> T:
         """Inside a write block an interrupt would roll everything back, so what was slow once is
         run in a thread the next time, and only the statement timeout interrupts."""
-        self._deadline = perf_counter() + self._node.statement_timeout_s
+        self._allow()
 
         def timed() -> tuple[T, float]:
             started = thread_time()  # its own CPU time: not the queue, not another process on this core
@@ -279,6 +294,9 @@ class SQLite:
 
     async def open(self) -> None:
         """Open the file, which need not exist. Raises Unavailable when it cannot be."""
+        # A COMMIT in its thread takes the interpreter's lock many times. At the usual 5 ms for each, a loop
+        # that never rests made it wait for seconds, and every other writer with it.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
         self._threads = ThreadPoolExecutor(min(self._size, 8), thread_name_prefix="outgrow-sqlite")
         self._writer = self._connected(self._open_writer(), writer=True)
         try:
