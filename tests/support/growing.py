@@ -76,6 +76,8 @@ class Traffic:
         note = answer.json()["id"]
         self.written[note] = text
         read = client.get(f"/notes/{note}")
+        if read.status_code >= 500:  # a server that was killed: it failed, which is not to have told the past
+            read.raise_for_status()
         if read.status_code != 200 or read.json()["text"] != text:
             self.wrong.append(f"{text!r} was written and read back as {read.status_code} {read.text}")
         listed = client.get("/notes").raise_for_status().json()["notes"]
