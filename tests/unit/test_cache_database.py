@@ -80,7 +80,7 @@ async def test_a_reader_sees_every_write_acknowledged_before_it_asked(
     await asyncio.wait(work, timeout=1.0, return_when=asyncio.FIRST_EXCEPTION)
     stop = True
     await asyncio.gather(*work)
-    assert sum(acknowledged) > 5 and outcomes.count("hit") > 20
+    assert sum(acknowledged) > 50 and outcomes.count("hit") > 100
     for row in range(ROWS):
         assert await page(row) == acknowledged[row]
     await db.close()

@@ -191,21 +191,22 @@ class Connection:
             )
         self._allow()
 
-        def call() -> Position:
+        try:
+            # Only what waits for the disk goes to the thread: there, each step waits for the interpreter too.
             timeline, commits = self._cursor.execute(
                 "UPDATE outgrow_position SET commits = commits + 1 RETURNING timeline, commits"
             ).fetchall()[0]
-            self._cursor.execute("COMMIT")
-            return Position(self._node.timeline + timeline, commits)
-
-        try:
-            position = await self._node.in_thread(call) if self._node.durable else call()
+            await self._node.in_thread(self._commit) if self._node.durable else self._commit()
+            position = Position(self._node.timeline + timeline, commits)
         except (sqlite3.Error, IndexError) as error:
             if self.raw.in_transaction:
                 self._cursor.execute("ROLLBACK")
             raise self._node.translate(error, "COMMIT") from error
         self._node.position = max(self._node.position, position)
         return position
+
+    def _commit(self) -> None:
+        self._cursor.execute("COMMIT")
 
     async def rollback(self) -> None:
         """End the transaction, if SQLite has not done so itself."""
