@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -31,7 +31,7 @@ from outgrow.topology.wording import accepted, alternative
 ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- stages -->", "<!-- /stages -->")
 KEY = re.compile(r"^(?:# )?(?P<line>(?P<key>\w+) = .+)$")
-SECTION = re.compile(r"^\[(?P<name>[\w.]+)\]$")
+SECTION = re.compile(r"^\[(?P<name>\[?[\w.]+\]?)\]$")
 
 
 def documents(root: Path) -> Iterator[tuple[Path, str]]:
@@ -178,8 +178,9 @@ def _paragraphs(lines: Sequence[str]) -> str:
 def _entry(entry: Entry) -> str:
     if not entry.key:
         return f"## [{entry.section}]\n\n{entry.text}".strip()
-    heading = f"### {entry.section}.{entry.key}" if entry.section else f"## {entry.key}"
-    facts = _facts(entry.section, entry.key)
+    section = entry.section.strip("[]")
+    heading = f"### {section}.{entry.key}" if section else f"## {entry.key}"
+    facts = _facts(section, entry.key)
     parts = (heading, entry.text, f"```toml\n{entry.line}\n```", facts)
     return "\n\n".join(part for part in parts if part)
 
@@ -196,8 +197,9 @@ def _facts(section: str, key: str) -> str:
 def _schema(section: str, key: str) -> dict[str, Any] | None:
     table: Any = Topology
     for name in filter(None, section.split(".")):
-        table = getattr(table(), name).__class__
-    if not issubclass(table, Section):
+        kind = get_type_hints(table)[name]
+        table = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    if not isinstance(table, type) or not issubclass(table, Section):
         return None
     definition = msgspec.json.schema(table)["$defs"][table.__name__]
     schema: dict[str, Any] = definition["properties"][key]

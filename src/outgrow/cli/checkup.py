@@ -32,6 +32,7 @@ APPLICATION = "This application"
 EXTRAS = {
     "postgres": "Talk to PostgreSQL (stage 2 on)",
     "fleet": "Run PostgreSQL on this machine (stage 2 on)",
+    "balancer": "Balance load between servers (stage 4 on)",
     "otlp": "Send traces (telemetry.otlp_endpoint)",
 }
 """What each extra of the package is for; all of them are looked at."""
@@ -63,6 +64,8 @@ def all_checks(directory: Path | None, stage: str | None = None) -> list[Check]:
         checks += [check for check in found if check.name not in seen]
         if extra == "fleet":
             checks += _postgres(topology)
+        elif extra == "balancer":
+            checks += _envoy(topology)
     checks += findings
     if topology is not None:
         checks += _application(application.fleet_directory(directory), topology)
@@ -146,6 +149,19 @@ def _postgres(topology: Topology | None) -> Iterator[Check]:
     if os.geteuid() == 0:
         yield _without_root(group, needed=needed)
     if found.tls:
+        yield _program(group, "openssl", "apt-get install openssl", needed=needed)
+
+
+def _envoy(topology: Topology | None) -> Iterator[Check]:
+    """Envoy's program, wherever it comes from: its package is only one way to have it."""
+    from outgrow.engines import envoy
+
+    group, needed = EXTRAS["balancer"], topology is not None and topology.balancer.engine == "envoy"
+    try:
+        yield Check(group, "Envoy", "ok", str(envoy.find()))
+    except EngineMissing as error:
+        yield _check(group, "Envoy", error.message, ok=False, fix=error.hint, needed=needed)
+    if topology is not None and topology.balancer.tls.enabled:
         yield _program(group, "openssl", "apt-get install openssl", needed=needed)
 
 

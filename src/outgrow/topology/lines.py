@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 
@@ -23,7 +24,10 @@ def lines(text: str) -> dict[str, int]:
         except tomllib.TOMLDecodeError:
             continue
         paths = list(_paths(said, ""))
-        if statement.lstrip().startswith("["):
+        if statement.lstrip().startswith("[["):
+            table = _next(paths[-1], found)
+            paths.append(table)
+        elif statement.lstrip().startswith("["):
             table = paths[-1]
         elif table:
             paths = [f"{table}.{path}" for path in paths]
@@ -31,6 +35,11 @@ def lines(text: str) -> dict[str, int]:
             found.setdefault(path, begun)
         statement, begun = "", number + 1
     return found
+
+
+def _next(array: str, found: Mapping[str, int]) -> str:
+    """The table that [[array]] begins, counted from 1."""
+    return next(place for n in count(1) if (place := f"{array}.{n}") not in found)
 
 
 def line_of(path: str, found: Mapping[str, int]) -> int | None:

@@ -48,6 +48,23 @@ Duration = Annotated[float, DURATION]
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Secret = Annotated[str, Meta(min_length=32)]
+Turns = Annotated[int, Meta(ge=1, le=100)]
+Requests = Annotated[int, Meta(ge=1, le=1_000_000)]
+Servers = Annotated[int, Meta(ge=1, le=1000)]
+PoolName = Annotated[str, Meta(pattern=_whole(r"[a-z][a-z0-9_-]{0,39}"), examples=["videos"])]
+PathPrefix = Annotated[str, Meta(pattern=_whole(r"/[^\s?#]*"), examples=["/api/videos"])]
+HostName = Annotated[
+    str,
+    Meta(pattern=_whole(r"(?:\*\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?"), examples=["api.example.org"]),
+]
+HeaderMatch = Annotated[
+    str,
+    Meta(
+        pattern=_whole(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:: [\x20-\x7e]+)?"),
+        examples=["X-Version: 2"],
+    ),
+]
+Method = Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
 ImportName = Annotated[str, Meta(pattern=_whole(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*"), examples=["app:app"])]
 VariableName = Annotated[str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), examples=["LOG_LEVEL"])]
 HttpUrl = Annotated[
@@ -165,6 +182,93 @@ class Dashboard(Section, frozen=True):
     ] = None
 
 
+class Health(Section, frozen=True):
+    """[balancer.health]"""
+
+    check: Annotated[
+        Literal["deep", "shallow"], Meta(description="deep: what the server depends on answers, too")
+    ] = "deep"
+    profile: Annotated[
+        Literal["usual", "fast"],
+        Meta(description="usual: every 10 s, out after 3 failures; fast: out within 2 s"),
+    ] = "usual"
+    path: Annotated[PathPrefix | None, Meta(description="what is asked; by default Outgrow's own")] = None
+    interval: Annotated[Duration | None, Meta(description="how often each server is asked")] = None
+    timeout: Annotated[Duration | None, Meta(description="how long it has to answer")] = None
+    failures: Annotated[Turns | None, Meta(description="out after so many in a row")] = None
+    successes: Annotated[Turns | None, Meta(description="in after so many in a row")] = None
+    panic: Annotated[
+        float,
+        Meta(ge=0, le=1, description="when fewer than this share are healthy, health does not count"),
+    ] = 0.1
+    slow_start: Annotated[Duration | None, Meta(description="how long a new server gets less")] = None
+
+
+class Limits(Section, frozen=True):
+    """[balancer.limits]"""
+
+    rate: Annotated[Requests | None, Meta(description="requests a second from one client address")] = None
+    burst: Annotated[Requests | None, Meta(description="requests at once before the rate holds")] = None
+    body_mb: Annotated[float, Meta(ge=0.001, le=4_000, description="largest body of a request")] = 10.0
+    under_way: Annotated[Requests, Meta(description="requests under way in a pool; more get 503 at once")] = (
+        1024
+    )
+
+
+class Tls(Section, frozen=True):
+    """[balancer.tls]"""
+
+    enabled: Annotated[bool, Meta(description="HTTPS, and HTTP/2 for clients that ask for it")] = False
+    certificate: Annotated[Text | None, Meta(description="file with the chain, PEM; else one is made")] = None
+    key: Annotated[Text | None, Meta(description="file with its key, PEM")] = None
+
+
+class Route(Section, frozen=True):
+    """[[balancer.routes]]"""
+
+    pool: Annotated[PoolName, Meta(description="the pool that serves it")] = "app"
+    prefix: Annotated[PathPrefix, Meta(description="what the path begins with")] = "/"
+    host: Annotated[HostName | None, Meta(description="the host asked for; *.NAME: any below it")] = None
+    header: Annotated[HeaderMatch | None, Meta(description="a header that it has, or its value")] = None
+    methods: Annotated[tuple[Method, ...], Meta(description="its methods; none named: all")] = ()
+
+
+class Balancer(Section, frozen=True):
+    """[balancer]"""
+
+    engine: Annotated[Literal["envoy"] | None, Meta(description="the stage chooses it")] = None
+    layer: Annotated[Literal[7, 4], Meta(description="7: HTTP; 4: TCP")] = 7
+    algorithm: Annotated[
+        Literal["round-robin", "weighted-round-robin", "least-connections", "ip-hash", "least-response-time"],
+        Meta(description="how a server is chosen"),
+    ] = "round-robin"
+    copies: Annotated[Literal[1, 2], Meta(description="2: with a standby")] = 1
+    connect_timeout: Annotated[Duration, Meta(description="to reach a server")] = 1.0
+    attempt_timeout: Annotated[
+        Duration, Meta(description="a safe request without an answer goes to another server after this")
+    ] = 10.0
+    request_timeout: Annotated[
+        Duration, Meta(description="a request without an answer gets 504 after this")
+    ] = 30.0
+    idle_timeout: Annotated[
+        Duration, Meta(description="a connection on which nothing moves is closed after this")
+    ] = 60.0
+    retries: Annotated[int, Meta(ge=0, le=10, description="further attempts of a safe request")] = 2
+    retry_share: Annotated[
+        float, Meta(ge=0, le=1, description="attempts that repeat, of the requests under way")
+    ] = 0.2
+    health: Health = Health()
+    limits: Limits = Limits()
+    tls: Tls = Tls()
+    pools: Annotated[
+        dict[PoolName, Servers],
+        Meta(description="further pools, and how many servers each has"),
+    ] = {}
+    routes: Annotated[
+        tuple[Route, ...], Meta(description="which requests go to which pool; the first that fits counts")
+    ] = ()
+
+
 class Topology(Section, frozen=True):
     """The whole file. Two topologies are equal when they mean the same."""
 
@@ -175,6 +279,7 @@ class Topology(Section, frozen=True):
     queue: Queue = Queue()
     telemetry: Telemetry = Telemetry()
     dashboard: Dashboard = Dashboard()
+    balancer: Balancer = Balancer()
 
     def with_port(self, port: int) -> Topology:
         """The same, listening on another port."""

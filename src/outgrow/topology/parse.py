@@ -111,16 +111,29 @@ class _Reading:
 
     def _value(self, raw: Any, kind: Any, place: str) -> Any:
         bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-        is_section = isinstance(bare, type) and issubclass(bare, Section)
+        if get_origin(bare) is tuple:
+            return self._array(raw, get_args(bare)[0], place)
+        is_section = _is_section(bare)
         if not is_section and get_origin(bare) is not dict:
             return self._scalar(raw, kind, place)
         if not isinstance(raw, dict):
             raise _Wrong(f"must be a table, not {shown(raw)}", f"write [{place}] on a line of its own")
         if is_section:
             return self.section(raw, bare, place)
-        return self._texts(raw, get_args(bare), place)
+        return self._names(raw, get_args(bare), place)
 
-    def _texts(self, table: Mapping[str, Any], kinds: tuple[Any, ...], place: str) -> dict[str, str]:
+    def _array(self, raw: Any, kind: Any, place: str) -> tuple[Any, ...]:
+        """Each element that is right. Their places count from 1, as a reader does."""
+        if not isinstance(raw, list):
+            way = f"write [[{place}]] on a line of its own" if _is_section(kind) else "put it between [ and ]"
+            raise _Wrong(f"must be an array, not {shown(raw)}", way)
+        good = []
+        for number, element in enumerate(raw, 1):
+            with self._noting(f"{place}.{number}"):
+                good.append(self._value(element, kind, f"{place}.{number}"))
+        return tuple(good)
+
+    def _names(self, table: Mapping[str, Any], kinds: tuple[Any, ...], place: str) -> dict[str, Any]:
         name_kind, kind = kinds
         good = {}
         for name, raw in table.items():
@@ -133,7 +146,7 @@ class _Reading:
         value = _VARIABLE.sub(self._variable, raw) if isinstance(raw, str) else raw
         if place == "stage":
             return _stage(value)
-        if DURATION in getattr(kind, "__metadata__", ()):
+        if _is_duration(kind):
             value = seconds(value)
         found = f", not {shown(raw)}" if may_be_shown(place) else ""
         return _converted(value, kind, f"must be {_accepted(kind)}{found}", _hint(raw, kind))
@@ -145,6 +158,15 @@ class _Reading:
         if name not in self._environment:
             raise _Wrong(f"the environment has no variable {name}", f"export {name}=...")
         return self._environment[name]
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _is_duration(kind: Any) -> bool:
+    """Whether it, or one of its alternatives, is counted in seconds."""
+    return DURATION in getattr(kind, "__metadata__", ()) or any(map(_is_duration, get_args(kind)))
 
 
 def _converted(value: Any, kind: Any, message: str, hint: str = "") -> Any:
@@ -171,7 +193,7 @@ def _hint(raw: Any, kind: Any) -> str:
     """The nearest right spelling, or what a text of a certain form is."""
     schema = alternative(msgspec.json.schema(kind))
     if "enum" in schema:
-        return nearest(str(raw), schema["enum"])
+        return nearest(str(raw), [value for value in schema["enum"] if isinstance(value, str)])
     return str(schema.get("description", "")) if "pattern" in schema and "examples" in schema else ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -10,10 +10,18 @@ from msgspec.structs import replace
 
 from outgrow.errors import Problem
 from outgrow.topology.model import STAGES, Topology
+from outgrow.topology.wording import nearest
 
 DATA = ".outgrow/data"
 RESERVED = ("postgres", "template0", "template1", "outgrow_admin", "public", "none")
 """Names that a PostgreSQL server, or the fleet, already has for a role or a database."""
+
+POOL = "app"
+"""Where every server is that no other pool has."""
+
+NO_POOL = "is not a pool"
+BALANCED_FROM = "load-balancer"
+"""From this stage on there is a balancer."""
 
 Given = Set[str]
 
@@ -29,16 +37,29 @@ class Rule(NamedTuple):
 
 def contradictions(topology: Topology, given: Given, wrong: Given) -> list[Problem]:
     """Every rule that is broken. `given` holds the paths that the file has, `wrong` those already told."""
-    return [
+    broken = [
         Problem(rule.keys[0], rule.message, hint=rule.hint)
         for rule in RULES
         if wrong.isdisjoint(rule.keys) and rule.broken(topology, given)
     ]
+    complete_routes = not any(path.startswith(("balancer.routes", "balancer.pools")) for path in wrong)
+    return [*broken, *_astray(topology)] if complete_routes else broken
+
+
+def _astray(topology: Topology) -> Iterator[Problem]:
+    """Routes to a pool that is none."""
+    pools = (POOL, *topology.balancer.pools)
+    for number, route in enumerate(topology.balancer.routes, 1):
+        if route.pool not in pools:
+            hint = nearest(route.pool, pools) or f"write {route.pool} = 1 under [balancer.pools]"
+            yield Problem(f"balancer.routes.{number}.pool", NO_POOL, hint=hint)
 
 
 def complete(topology: Topology) -> Topology:
     """The same with everything said that follows: the stage chooses the engine, the name the file."""
-    database = topology.database
+    database, balancer = topology.database, topology.balancer
+    if STAGES.index(topology.stage) >= STAGES.index(BALANCED_FROM) and balancer.engine is None:
+        topology = replace(topology, balancer=replace(balancer, engine="envoy"))
     if _is_postgres(topology):
         return replace(topology, database=replace(database, engine="postgres", file=None))
     file = database.file or f"{DATA}/{topology.application.name}.db"
@@ -127,6 +148,62 @@ RULES = (
         lambda topology, given: topology.dashboard.port == topology.application.port,
         "is the application's own port",
         "choose another, or remove the line: then it is the application's plus 1000",
+    ),
+    Rule(
+        ("balancer.pools.app", "balancer.pools"),
+        lambda topology, given: POOL in topology.balancer.pools,
+        "is the pool of all servers that no other pool has",
+        "remove it, or choose another name",
+    ),
+    Rule(
+        ("balancer.routes", "balancer.layer"),
+        lambda topology, given: bool(topology.balancer.routes) and topology.balancer.layer == 4,
+        "need layer = 7",
+        "at layer 4 nobody reads the requests",
+    ),
+    Rule(
+        ("balancer.limits.rate", "balancer.layer"),
+        lambda topology, given: topology.balancer.limits.rate is not None and topology.balancer.layer == 4,
+        "needs layer = 7",
+        "at layer 4 nobody reads the requests",
+    ),
+    Rule(
+        ("balancer.algorithm", "balancer.layer"),
+        lambda topology, given: (
+            topology.balancer.algorithm == "least-response-time" and topology.balancer.layer == 4
+        ),
+        "least-response-time needs layer = 7",
+        'at layer 4 nobody sees responses: "least-connections" is the nearest',
+    ),
+    Rule(
+        ("balancer.limits.burst", "balancer.limits.rate"),
+        lambda topology, given: (
+            topology.balancer.limits.burst is not None and topology.balancer.limits.rate is None
+        ),
+        "needs rate",
+        "write rate beside it, in requests a second",
+    ),
+    Rule(
+        ("balancer.tls.certificate", "balancer.tls.key"),
+        lambda topology, given: (
+            (topology.balancer.tls.certificate is None) != (topology.balancer.tls.key is None)
+        ),
+        "needs its other half",
+        "write certificate and key, or neither: then both are made",
+    ),
+    Rule(
+        ("balancer.tls.enabled", "balancer.tls.certificate"),
+        lambda topology, given: (
+            topology.balancer.tls.certificate is not None and not topology.balancer.tls.enabled
+        ),
+        "must be true for a certificate to be used",
+        "write enabled = true, or remove certificate and key",
+    ),
+    Rule(
+        ("balancer.attempt_timeout", "balancer.request_timeout"),
+        lambda topology, given: topology.balancer.attempt_timeout > topology.balancer.request_timeout,
+        "is longer than request_timeout",
+        "one request has several attempts: make it shorter",
     ),
     *_url_rules("url"),
     *_url_rules("migrations_url"),

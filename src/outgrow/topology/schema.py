@@ -38,7 +38,10 @@ def _key(schema: dict[str, Any]) -> dict[str, Any]:
     schema = {
         name: value for name, value in alternative(schema).items() if (name, value) != ("default", None)
     }
-    if not schema.keys() & {"enum", "pattern", "minLength"}:
+    if "items" in schema and "$ref" not in schema["items"]:
+        schema["items"] = _key(schema["items"])
+    texts = all(isinstance(value, str) for value in schema.get("enum", ()))
+    if not texts or not schema.keys() & {"enum", "pattern", "minLength"}:
         return schema
     around = {name: value for name, value in schema.items() if name in ("description", "default")}
     kind = {name: value for name, value in schema.items() if name not in around}

@@ -28,7 +28,11 @@ def accepted(schema: Schema) -> str:
         case "boolean":
             return "true or false"
         case "object":
-            return "a table of texts"
+            return f"a table of names, each with {accepted(kind['additionalProperties'])}"
+        case "array" if "$ref" in kind["items"]:
+            return "tables, each under a [[...]] of its own"
+        case "array":
+            return f"an array, each {accepted(kind['items'])}"
         case "string":
             least = kind.get("minLength", 0)
             return f"a text of at least {least} characters" if least > 1 else "a text"
@@ -59,7 +63,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _one_of(values: Iterable[Any]) -> str:
-    *others, last = (f'"{value}"' for value in values)
+    *others, last = (json.dumps(value) for value in values)
     return f"{', '.join(others)} or {last}" if others else last
 
 

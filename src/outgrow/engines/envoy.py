@@ -1,0 +1,179 @@
+"""Envoy: the load balancer, told everything by files that it reads again when they are replaced.
+
+    clients ─► balancer-1  (the application's address)   ─┐
+               balancer-2  (its standby, copies = 2)     ─┴─► servers
+
+Each has a folder of its own, .outgrow/balancer/NAME:
+
+    bootstrap.json   read once: its admin interface (a Unix socket of mode 0600), where the rest is
+    lds.json         the listener: TLS, HTTP, limits          envoy_listener.py
+    rds.json         which request goes to which pool         envoy_routes.py
+    cds.json         the pools: choice, health, breakers      envoy_clusters.py
+    eds.json         the servers
+
+A process of ours starts it, tells it the weights where latencies decide, and ends it gently (envoy_run.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from outgrow.engines import envoy_clusters, envoy_listener, envoy_routes
+from outgrow.engines.balancer import Server
+from outgrow.engines.base import Placement
+from outgrow.engines.envoy_clusters import ENDPOINTS, Message, from_file, resources
+from outgrow.errors import EngineMissing, Misuse
+from outgrow.topology.model import Topology
+from outgrow.workload import Address, File, Probe, Stop, Workload
+
+RUN = "outgrow.engines.envoy_run"
+ADMIN = "admin.sock"
+DRAIN_S = 60
+"""How long Envoy lets connections of a listener that has changed live on."""
+
+STOP_GRACE_S = 15.0
+"""More than envoy_run.py takes to end gently."""
+
+UNPRIVILEGED_PORT_MIN = 1024
+
+
+class Envoy:
+    """One Envoy, or two of the same configuration. Raises EngineMissing when there is none to run.
+
+    The first listens on the application's address, its standby on the same port of the placement's host,
+    from which both connect to the servers.
+    """
+
+    def __init__(self, topology: Topology, placement: Placement, servers: Sequence[Server]) -> None:
+        self._program = find()
+        self._settings = topology.balancer
+        self._servers = tuple(servers)
+        self._place = placement
+        port = topology.application.port
+        addresses = [Address(_numeric(topology.application.host), port), Address(placement.host, port)]
+        self._nodes = {
+            f"balancer-{number}": address
+            for number, address in enumerate(addresses[: topology.balancer.copies], 1)
+        }
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The hosts that its connections to the servers come from: whom these may believe."""
+        return (self._place.host,)
+
+    @property
+    def addresses(self) -> dict[str, Address]:
+        """Where each one listens, by the name of its workload."""
+        return dict(self._nodes)
+
+    def workloads(self) -> tuple[Workload, ...]:
+        """One service each. It is ready when its port is open: by then it has asked every server once."""
+        return tuple(self._workload(name, address) for name, address in self._nodes.items())
+
+    def files(self) -> tuple[File, ...]:
+        """What may change while it runs: replacing these files, in this order, changes it, and breaks no
+        connection. A pool is to lose its routes before it goes."""
+        return tuple(file for name in self._nodes for file in self._dynamic(name))
+
+    def _workload(self, name: str, address: Address) -> Workload:
+        folder = self._folder(name)
+        return Workload(
+            name=name,
+            tier="balancer",
+            argv=(sys.executable, "-m", RUN, str(self._program)),
+            directory=str(folder),
+            files=(_file(folder / "bootstrap.json", _bootstrap(name)), *self._dynamic(name)),
+            readiness=Probe("tcp", _reachable(address)),
+            stop=Stop("TERM", grace_s=STOP_GRACE_S),
+            # A user namespace may not listen on the ports below.
+            unprivileged=address.port >= UNPRIVILEGED_PORT_MIN,
+        )
+
+    def _folder(self, name: str) -> Path:
+        return self._place.state / "balancer" / name
+
+    def _dynamic(self, name: str) -> Iterable[File]:
+        """New servers before the pools that need them, pools before routes, routes before the listener."""
+        folder, settings = self._folder(name), self._settings
+        assignments = envoy_clusters.endpoints(settings, self._servers)
+        yield _resources(folder / ENDPOINTS, "config.endpoint.v3.ClusterLoadAssignment", assignments)
+        pools = envoy_clusters.clusters(settings, self._place.host)
+        yield _resources(folder / "cds.json", "config.cluster.v3.Cluster", pools)
+        table = envoy_routes.routes(settings)
+        yield _resources(folder / "rds.json", "config.route.v3.RouteConfiguration", [table])
+        listener = envoy_listener.listener(settings, self._nodes[name])
+        yield _resources(folder / "lds.json", "config.listener.v3.Listener", [listener])
+
+
+def _bootstrap(name: str) -> Message:
+    return {
+        "node": {"id": name, "cluster": "outgrow"},
+        "admin": {"address": {"pipe": {"path": ADMIN, "mode": 0o600}}},
+        "dynamic_resources": {"cds_config": from_file("cds.json"), "lds_config": from_file("lds.json")},
+        "stats_config": {"use_all_default_tags": True},
+        "overload_manager": _OVERLOAD,
+    }
+
+
+_OVERLOAD = {
+    "refresh_interval": "0.5s",
+    "resource_monitors": [
+        {
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors."
+                "downstream_connections.v3.DownstreamConnectionsConfig",
+                "max_active_downstream_connections": 20_000,
+            },
+        }
+    ],
+}
+
+
+def _resources(path: Path, kind: str, messages: Sequence[Message]) -> File:
+    return _file(path, resources(kind, messages))
+
+
+def _file(path: Path, message: Message) -> File:
+    return File(str(path), json.dumps(message, indent=1), 0o600)
+
+
+def _numeric(host: str) -> str:
+    """Envoy listens on addresses alone. Raises Misuse for a name that stands for none."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise Misuse(
+            f"application.host is {host}, and that is no address of this machine: {error.strerror}",
+            hint="write its address",
+        ) from error
+
+
+def _reachable(address: Address) -> Address:
+    """Where a listener on every address can be asked."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    return Address(everywhere.get(address.host, address.host), address.port)
+
+
+def find() -> Path:
+    """Envoy's program: the packaged one, else the one on PATH. Raises EngineMissing."""
+    found = importlib.util.find_spec("envoy")  # another distribution has this name, too
+    packaged = Path(found.origin).parent / "_bin" / "envoy" if found and found.origin else None
+    if packaged is not None and os.access(packaged, os.X_OK):
+        return packaged
+    on_path = shutil.which("envoy")
+    if on_path is None:
+        raise EngineMissing("Envoy", install="pip install 'outgrow[balancer]'")
+    return Path(on_path)
