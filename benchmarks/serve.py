@@ -11,12 +11,15 @@ import sys
 import uvicorn
 from uvicorn.importer import import_from_string
 
+from outgrow.runtime.serve import GC_THRESHOLD
+
 
 def main(reference: str, port: int) -> None:
     """Serve until a signal."""
     app = import_from_string(reference)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
     uvicorn.run(
         app,
         host="127.0.0.1",

@@ -47,9 +47,6 @@ async def _fill(connection: AsyncConnection, data: Data, password_hash: str) -> 
 def _tables(data: Data, password: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     users = {user.id: _id(user.created_ms, user.id) for user in data.users}
     articles = {article.id: _id(article.created_ms, article.id) for article in data.articles}
-    liked: dict[int, int] = defaultdict(int)
-    for user, _ in data.favourites:
-        liked[user] += 1
     yield (
         "users",
         [
@@ -61,7 +58,6 @@ def _tables(data: Data, password: str) -> Iterator[tuple[str, list[dict[str, Any
                 "bio": u.bio,
                 "image": u.image,
                 "articles_count": data.articles_count.get(u.id, 0),
-                "favorites_count": liked[u.id],
             }
             for u in data.users
         ],

@@ -11,10 +11,6 @@ _COUNTS = {
         SELECT a.id, a.favorites_count, count(f.user_id) FROM articles a
         LEFT JOIN favorites f ON f.article_id = a.id GROUP BY a.id, a.favorites_count
         HAVING a.favorites_count <> count(f.user_id)""",
-    "a user's favourites": """
-        SELECT u.id, u.favorites_count, count(f.article_id) FROM users u
-        LEFT JOIN favorites f ON f.user_id = u.id GROUP BY u.id, u.favorites_count
-        HAVING u.favorites_count <> count(f.article_id)""",
     "a user's articles": """
         SELECT u.id, u.articles_count, count(a.id) FROM users u
         LEFT JOIN articles a ON a.author_id = u.id GROUP BY u.id, u.articles_count
@@ -58,6 +54,26 @@ async def assert_same_answers(world: World, viewer: int | None, names: list[str]
     for function, arguments in asked:
         cached = await _answer(pieces, function, arguments)
         assert cached == await _answer(direct, function, arguments), (function, arguments)
+    if viewer is None:
+        await _assert_same_over_http(world, direct, names, slugs)
+
+
+async def _assert_same_over_http(world: World, direct: Any, names: list[str], slugs: list[str]) -> None:
+    """Nor does who asks without a token get anything else."""
+    filters = world.modules["validation"].Filters
+    asked: list[tuple[str, str, tuple[Any, ...]]] = [("/api/tags", "tags", ())]
+    asked += [("/api/articles?limit=10", "articles", (filters(None, None, None, 10, 0), None))]
+    for name in names:
+        asked += [(f"/api/articles?author={name}", "articles", (filters(None, name, None, 20, 0), None))]
+        asked += [(f"/api/profiles/{name}", "profile", (name, None))]
+    for slug in slugs:
+        asked += [(f"/api/articles/{slug}", "article", (slug, None))]
+        asked += [(f"/api/articles/{slug}/comments", "comments", (slug, None))]
+    for path, function, arguments in asked:
+        answer = await world.stranger.client.get(path)
+        expected = await _answer(direct, function, arguments)
+        assert answer.status_code == (200 if isinstance(expected, bytes) else 404), path
+        assert isinstance(expected, str) or answer.content == expected, path
 
 
 async def _answer(module: Any, function: str, arguments: tuple[Any, ...]) -> Any:

@@ -487,6 +487,28 @@ async def test_values_may_be_made_from_values(cache: Cache) -> None:
     assert await cache.get("whole", outer) == [1, 1]
 
 
+@pytest.mark.parametrize("way", ["get", "get_many", "inside get_many"])
+async def test_a_value_depends_on_what_its_parts_depend_on(cache: Cache, way: str) -> None:
+    async def part() -> int:
+        return await cache.get("part", returning(1), tags=["t"])
+
+    async def parts(missing: list[str]) -> dict[str, int]:
+        return {key: await part() for key in missing}
+
+    async def whole() -> Any:
+        if way == "get":
+            return await part()
+        keys = ["part" if way == "get_many" else "parts"]
+        return (await cache.get_many(keys, parts, tags=lambda key: ["t"] if key == "part" else []))[keys[0]]
+
+    for name in ("t", "part"):
+        assert await cache.get("whole", whole) == 1
+        assert await cache.get("whole", never) == 1
+        cache.invalidate(name)
+        assert await cache.get("whole", returning(2)) == 2
+        cache.invalidate("whole")
+
+
 # Many keys
 
 

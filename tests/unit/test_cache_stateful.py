@@ -26,6 +26,9 @@ TAGS = ("a", "b", "c")
 KEYS = {"left": ("a",), "right": ("b", "c"), "page": ("a", "b", "c")}
 """A page is made from "left", which may be in the cache, and from what it reads of the rest itself."""
 
+GIVEN = {**KEYS, "page": ("b", "c")}
+"""The tags that are named: what a page takes from "left" it depends on without being told."""
+
 SESSIONS = (None, 0, 1)
 Versions = dict[str, int]
 
@@ -138,13 +141,13 @@ class World:
         self.scopes[session].bookmark.raise_to("0", position, [tag])
 
     async def read(self, key: str) -> Versions:
-        return await self.cache.get(key, self.loader(key), ttl=1000, tags=KEYS[key])
+        return await self.cache.get(key, self.loader(key), ttl=1000, tags=GIVEN[key])
 
     async def read_many(self, key: str) -> Versions:
         async def load(missing: list[str]) -> dict[str, Versions]:
             return {each: await self.loader(each)() for each in missing}
 
-        return (await self.cache.get_many([key], load, ttl=1000, tags=KEYS.__getitem__))[key]
+        return (await self.cache.get_many([key], load, ttl=1000, tags=GIVEN.__getitem__))[key]
 
     def loader(self, key: str) -> Callable[[], Awaitable[Versions]]:
         async def load() -> Versions:

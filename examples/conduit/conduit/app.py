@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from conduit import articles, avatars, comments, favorites, og, profiles, tags, users
+from conduit.anonymous import AnonymousAnswers
 from conduit.cors import OpenToAll
 from conduit.documents import Json
 from conduit.problems import Problem, on_http_error, on_problem, on_unknown_user
@@ -43,7 +44,7 @@ app = Starlette(
         Route("/avatars/{avatar_id:int}/{size:int}.webp", avatars.show),
         Route("/", index),
     ],
-    middleware=[Middleware(OpenToAll)],
+    middleware=[*([Middleware(AnonymousAnswers)] if og.cache.enabled else []), Middleware(OpenToAll)],
     exception_handlers={
         Problem: on_problem,
         HTTPException: on_http_error,

@@ -14,8 +14,8 @@ from conduit.auth import known_viewer, viewer_of
 from conduit.blocks import Writer
 from conduit.documents import ArticleChanges, Json, NewArticle
 from conduit.problems import forbidden, not_found
-from conduit.reading import answers, direct
-from conduit.tables import articles, now
+from conduit.reading import answers
+from conduit.tables import articles, favorites, now
 from conduit.validation import filters_of, path_text, read_document
 from outgrow import errors
 
@@ -43,6 +43,7 @@ CHANGE_ARTICLE = (
     .where(articles.c.id == bindparam("article_id"))
     .values({name: bindparam(f"new_{name}") for name in CHANGED})
 )
+FANS = sa.select(favorites.c.user_id).where(favorites.c.article_id == bindparam("article_id"))
 DELETE_ARTICLE = sa.delete(articles).where(articles.c.id == bindparam("article_id"))
 
 
@@ -78,7 +79,7 @@ async def create(request: Request) -> Json:
             changes.comments(slug),
             *map(changes.tagged, tags),
         )
-        return Json(await direct.article_in(tx, slug, viewer), 201)
+    return Json(await answers.article(slug, viewer), 201)
 
 
 async def change(request: Request) -> Json:
@@ -92,7 +93,7 @@ async def change(request: Request) -> Json:
             og.cache.invalidate(changes.slug(address), changes.comments(address))
         if wanted.tag_list is not UNSET:
             await _retag(tx, old.id, before=json.decode(old.tag_list), after=tidy(wanted.tag_list))
-        return Json(await direct.article_in(tx, slug, viewer))
+    return Json(await answers.article(slug, viewer))
 
 
 async def delete(request: Request) -> Response:
@@ -100,7 +101,8 @@ async def delete(request: Request) -> Response:
     async with og.db.write(key=viewer) as tx:
         article = await _own_article(tx, request, viewer)
         tags = json.decode(article.tag_list)
-        touched = await counts.article_leaves(tx, article.id, viewer, tags)
+        fans = [row.user_id for row in await tx.all(FANS, article_id=article.id)]
+        await counts.article_leaves(tx, article.id, viewer, tags)
         await tx.execute(DELETE_ARTICLE, article_id=article.id)
         og.cache.invalidate(
             changes.ARTICLES,
@@ -110,7 +112,7 @@ async def delete(request: Request) -> Response:
             changes.slug(article.slug),
             changes.comments(article.slug),
             *map(changes.tagged, tags),
-            *map(changes.favorites, touched),
+            *map(changes.favorites, fans),
         )
     return Response(status_code=204)
 

@@ -11,9 +11,9 @@ from conduit import changes, og
 from conduit.auth import known_viewer, viewer_of
 from conduit.blocks import Writer
 from conduit.documents import Json, NewComment
-from conduit.problems import forbidden, not_found, unauthorized
-from conduit.reading import answers, direct, statements
-from conduit.tables import articles, comments, now, users
+from conduit.problems import forbidden, not_found
+from conduit.reading import answers
+from conduit.tables import articles, comments, now
 from conduit.validation import path_text, read_document
 
 NUMBER_MAX = 2**31 - 1
@@ -25,7 +25,6 @@ TAKE_NUMBER = (
     .returning(articles.c.id, articles.c.last_comment)
 )
 ADD_COMMENT = sa.insert(comments)
-AUTHOR = sa.select(*statements.AUTHOR).where(users.c.id == bindparam("user_id"))
 ARTICLE_ID = sa.select(articles.c.id).where(articles.c.slug == bindparam("slug"))
 COMMENT = (
     sa.select(comments.c.author_id)
@@ -50,13 +49,10 @@ async def add(request: Request) -> Json:
         article = await tx.one(TAKE_NUMBER, at=slug)
         if article is None:
             raise not_found("article")
-        author = await tx.one(AUTHOR, user_id=viewer)
-        if author is None:
-            raise unauthorized("is invalid")
-        row = {"number": article.last_comment, "created_at": now(), "body": new.body}
-        await tx.execute(ADD_COMMENT, article_id=article.id, author_id=viewer, **row)
+        comment = {"author_id": viewer, "number": article.last_comment, "created_at": now(), "body": new.body}
+        await tx.execute(ADD_COMMENT, article_id=article.id, **comment)
         og.cache.invalidate(changes.comments(slug))
-    return Json({"comment": direct.comment_of(**row, **dict(author))}, 201)
+    return Json(await answers.own_comment(**comment), 201)
 
 
 async def delete(request: Request) -> Response:

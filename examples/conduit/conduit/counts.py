@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's
 
 from conduit.blocks import Writer
 from conduit.problems import unauthorized
-from conduit.tables import article_tags, articles, counters, favorites, tags, users
+from conduit.tables import article_tags, articles, counters, tags, users
 
 BY = bindparam("by", type_=sa.Integer)
 ARTICLE_ID = bindparam("article_id", type_=sa.BigInteger)
@@ -20,9 +20,6 @@ USER_ID = bindparam("user_id", type_=sa.BigInteger)
 COUNT_ARTICLE = sa.update(counters).where(counters.c.name == "articles").values(value=counters.c.value + BY)
 COUNT_WRITTEN = (
     sa.update(users).where(users.c.id == USER_ID).values(articles_count=users.c.articles_count + BY)
-)
-COUNT_FAVORITED = (
-    sa.update(users).where(users.c.id == USER_ID).values(favorites_count=users.c.favorites_count + BY)
 )
 COUNT_FAVORITES = (
     sa.update(articles)
@@ -40,18 +37,6 @@ REMOVE_TAG = sa.delete(article_tags).where(
     article_tags.c.tag == bindparam("tag"), article_tags.c.article_id == ARTICLE_ID
 )
 
-_fans = sa.select(favorites.c.user_id).where(favorites.c.article_id == ARTICLE_ID)
-_touched = _fans.union(sa.select(USER_ID.label("user_id"))).subquery("touched")
-HOLD_FANS = (
-    sa.select(users.c.id)
-    .join_from(_touched, users, users.c.id == _touched.c.user_id)
-    .order_by(users.c.id)
-    .with_for_update(of=users, key_share=True)
-)
-UNCOUNT_FANS = (
-    sa.update(users).where(users.c.id.in_(_fans)).values(favorites_count=users.c.favorites_count - 1)
-)
-
 
 async def article_added(tx: Writer, article_id: int, author_id: int, names: list[str]) -> None:
     """Count an article that has just been stored. Raises Problem 401 when its author is no more."""
@@ -61,15 +46,11 @@ async def article_added(tx: Writer, article_id: int, author_id: int, names: list
     await tx.execute(COUNT_ARTICLE, by=1)
 
 
-async def article_leaves(tx: Writer, article_id: int, author_id: int, names: list[str]) -> list[int]:
-    """Uncount an article, which is locked and about to be deleted. Returns who loses a favourite, and
-    its author."""
-    touched = [row.id for row in await tx.all(HOLD_FANS, article_id=article_id, user_id=author_id)]
-    await tx.execute(UNCOUNT_FANS, article_id=article_id)
+async def article_leaves(tx: Writer, article_id: int, author_id: int, names: list[str]) -> None:
+    """Uncount an article, which is locked and about to be deleted."""
     await tx.execute(COUNT_WRITTEN, user_id=author_id, by=-1)
     await tags_changed(tx, article_id, removed=names)
     await tx.execute(COUNT_ARTICLE, by=-1)
-    return touched
 
 
 async def tags_changed(
@@ -81,9 +62,3 @@ async def tags_changed(
     await tx.many(COUNT_TAG, [{"name": name, "articles_count": by} for name, by in steps])
     await tx.many(REMOVE_TAG, [{"tag": name, "article_id": article_id} for name in removed])
     await tx.many(ADD_TAG, [{"tag": name, "article_id": article_id} for name in added])
-
-
-async def favorites_changed(tx: Writer, article_id: int, user_id: int, by: int) -> None:
-    """Count one favourite more, or one less."""
-    await tx.execute(COUNT_FAVORITES, article_id=article_id, by=by)
-    await tx.execute(COUNT_FAVORITED, user_id=user_id, by=by)

@@ -7,16 +7,20 @@ from starlette.requests import Request
 
 from conduit import changes, og
 from conduit.auth import known_viewer, viewer_of
-from conduit.documents import Json, Profile
-from conduit.problems import not_found
-from conduit.reading import answers, statements
+from conduit.documents import Json
+from conduit.reading import answers
 from conduit.tables import follows, users
 from conduit.validation import path_text
 
-FOLLOWEE = sa.select(users.c.id, *statements.AUTHOR).where(users.c.username == bindparam("username"))
-FOLLOW = insert(follows).on_conflict_do_nothing()
+VIEWER = bindparam("viewer", type_=sa.BigInteger)
+FOLLOWEE = sa.select(users.c.id).where(users.c.username == bindparam("username"))
+FOLLOW = (
+    insert(follows)
+    .from_select(["follower_id", "followee_id"], FOLLOWEE.with_only_columns(VIEWER, users.c.id))
+    .on_conflict_do_nothing()
+)
 UNFOLLOW = sa.delete(follows).where(
-    follows.c.follower_id == bindparam("follower_id"), follows.c.followee_id == bindparam("followee_id")
+    follows.c.follower_id == VIEWER, follows.c.followee_id == FOLLOWEE.scalar_subquery()
 )
 
 
@@ -26,20 +30,17 @@ async def show(request: Request) -> Json:
 
 
 async def follow(request: Request) -> Json:
-    return await _change(request, FOLLOW, following=True)
+    return await _change(request, FOLLOW)
 
 
 async def unfollow(request: Request) -> Json:
-    return await _change(request, UNFOLLOW, following=False)
+    return await _change(request, UNFOLLOW)
 
 
-async def _change(request: Request, statement: sa.Executable, following: bool) -> Json:
+async def _change(request: Request, statement: sa.Executable) -> Json:
     viewer = known_viewer(request)
+    username = path_text(request, "username", "profile")
     async with og.db.write(key=viewer) as tx:
-        row = await tx.one(FOLLOWEE, username=path_text(request, "username", "profile"))
-        if row is None:
-            raise not_found("profile")
-        followee, username, bio, image = row
-        await tx.execute(statement, follower_id=viewer, followee_id=followee)
-        og.cache.invalidate(changes.follows(viewer))
-    return Json({"profile": Profile(username, bio, image, following)})
+        if await tx.execute(statement, viewer=viewer, username=username):
+            og.cache.invalidate(changes.follows(viewer))
+    return Json(await answers.profile(username, viewer))

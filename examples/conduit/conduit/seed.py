@@ -146,7 +146,6 @@ def _users(
     ids: list[int], present: int, ties: Ties, password: str, random: Random
 ) -> Iterator[dict[str, Any]]:
     written = Counter(ties.authors)
-    favorited = Counter(user for user, _ in ties.favorites)
     for number, user_id in enumerate(ids):
         first, last = random.choice(FIRST_NAMES), random.choice(LAST_NAMES)
         username = f"{first.lower()}-{last.lower()}-{present + number + 1}"
@@ -158,7 +157,6 @@ def _users(
             "bio": random.choice((None, *SENTENCES)),
             "image": None,
             "articles_count": written[number],
-            "favorites_count": favorited[number],
         }
 
 

@@ -25,7 +25,6 @@ users = sa.Table(
     sa.Column("bio", sa.Text),
     sa.Column("image", sa.Text),
     sa.Column("articles_count", sa.Integer, nullable=False),
-    sa.Column("favorites_count", sa.Integer, nullable=False),
 )
 
 follows = sa.Table(

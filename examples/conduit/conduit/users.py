@@ -15,7 +15,7 @@ from conduit.tables import users
 from conduit.validation import read_document
 from outgrow import errors
 
-ADD_USER = sa.insert(users).values(articles_count=0, favorites_count=0)
+ADD_USER = sa.insert(users).values(articles_count=0)
 ACCOUNT = (users.c.email, users.c.username, users.c.bio, users.c.image)
 USER_BY_ID = sa.select(*ACCOUNT, users.c.password_hash).where(users.c.id == bindparam("user_id"))
 USER_BY_EMAIL = sa.select(users.c.id, *ACCOUNT, users.c.password_hash).where(

@@ -1,4 +1,4 @@
-"""Every answer from one statement. `..._in` reads inside a block that is open: what a write answers."""
+"""Every answer from one statement."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from msgspec import Raw
 
 from conduit import og
-from conduit.blocks import Reader
 from conduit.documents import Article, Articles, Comment, Profile, Summary, encode
 from conduit.problems import not_found
 from conduit.reading import statements
@@ -66,17 +65,13 @@ def _summary(
 async def article(slug: str, viewer: int | None) -> bytes:
     """One article. Raises Problem 404."""
     async with og.db.read() as tx:
-        return await article_in(tx, slug, viewer)
-
-
-async def article_in(tx: Reader, slug: str, viewer: int | None) -> bytes:
-    row = await tx.one(statements.article(viewer is not None), slug=slug, **_personal(viewer))
+        row = await tx.one(statements.article(viewer is not None), slug=slug, **_personal(viewer))
     if row is None:
         raise not_found("article")
-    return encode({"article": article_of(*row)})
+    return encode({"article": _article(*row)})
 
 
-def article_of(
+def _article(
     slug: str,
     title: str,
     description: str,
@@ -105,10 +100,10 @@ async def comments(slug: str, viewer: int | None) -> bytes:
         rows = await tx.all(statement, slug=slug, **_personal(viewer))
     if not rows:
         raise not_found("article")
-    return encode({"comments": [comment_of(*row) for row in rows if row[0] is not None]})
+    return encode({"comments": [_comment(*row) for row in rows if row[0] is not None]})
 
 
-def comment_of(
+def _comment(
     number: int,
     created_at: str,
     body: str,
@@ -118,6 +113,15 @@ def comment_of(
     following: int = 0,
 ) -> Comment:
     return Comment(number, created_at, created_at, body, Profile(username, bio, image, bool(following)))
+
+
+async def own_comment(author_id: int, number: int, created_at: str, body: str) -> bytes:
+    """A comment that its author has just made. Raises Problem 404 for one who is no more."""
+    async with og.db.read(key=author_id) as tx:
+        author = await tx.one(statements.AUTHOR_BY_ID, user_id=author_id)
+    if author is None:
+        raise not_found("profile")
+    return encode({"comment": _comment(number, created_at, body, *author)})
 
 
 async def profile(username: str, viewer: int | None) -> bytes:

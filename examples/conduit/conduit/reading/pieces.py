@@ -5,12 +5,12 @@
                           what the reader does     or its author renamed
     what the reader does  two sets of ids          changes when they favourite or follow
 
-A write invalidates only what it has changed (changes.py): after a favourite, the pages on which that
-article is shown are read again by its id, and its reader's set; no list is searched for anew. The
-answers are byte for byte those of direct.py; a test holds the two against each other.
+A write invalidates only what it has changed (changes.py): after a favourite, that article is read again
+by its id, and its reader's set; no list is searched for anew. The answers are byte for byte those of
+direct.py; a test holds the two against each other.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from conduit import changes, og
 from conduit.blocks import Reader
-from conduit.documents import HOLE, Article, Comment, Profile, Summary, encode_with_holes
+from conduit.documents import HOLE, Comment, Profile, Summary, encode, encode_with_holes
 from conduit.problems import Problem, not_found
 from conduit.reading import direct, statements
 from conduit.validation import Filters
@@ -33,15 +33,18 @@ FAVORITES_MAX = 5_000
 FOLLOWS_MAX = 200
 """Who has more than that is answered by direct.py: a set of every size does not belong into memory."""
 
+NEWEST = 300
+"""So many of the newest articles are one page of ids in the cache, and what readers see are parts of it."""
+
 TRUE, FALSE = b"true", b"false"
 NOBODY: frozenset[int] = frozenset()
 
 
-# --- Single things.
+# --- Articles, as lists show them and one at a time.
 
 
-class Piece(NamedTuple):
-    """An article as JSON, but for whether the reader has favourited it, and its author."""
+class Part(NamedTuple):
+    """An article without its body as JSON: up to `favorited`, up to its author's `following`, the rest."""
 
     id: int
     author_id: int
@@ -49,34 +52,84 @@ class Piece(NamedTuple):
     middle: bytes
     tail: bytes
 
+    def by(self, author: bytes) -> "Part":
+        """The same with its author's profile, where there was a hole."""
+        return self._replace(middle=self.middle + author, tail=b"}" + self.tail)
+
+
+class Text(NamedTuple):
+    """Which article an address leads to, and its body as a JSON text."""
+
+    article_id: int
+    body: bytes
+
 
 async def article(slug: str, viewer: int | None) -> bytes:
     """One article. Raises Problem 404."""
     favorites, follows = await _tastes(viewer)
     if favorites is None or follows is None:
         return await direct.article(slug, viewer)
-    piece = await _article(slug)
-    author = await _profile(piece.author_id)
-    favorited = TRUE if piece.id in favorites else FALSE
-    following = TRUE if piece.author_id in follows else FALSE
-    return b"".join(
-        (b'{"article":', piece.head, favorited, piece.middle, author, following, b"}", piece.tail, b"}")
+    article_id, body = await _text(slug)
+    part = await _part(article_id)
+    # The body stands before `favorited`, where `head` ends.
+    return b'{"article":%b"body":%b,"favorited":%b%b%b%b}' % (
+        part.head[: -len(b'"favorited":')],
+        body,
+        TRUE if article_id in favorites else FALSE,
+        part.middle,
+        TRUE if part.author_id in follows else FALSE,
+        part.tail,
     )
 
 
-async def _article(address: str) -> Piece:
-    async def load() -> Piece:
+async def _text(slug: str) -> Text:
+    async def load() -> Text:
         async with og.db.read() as tx:
-            row = await tx.one(statements.ARTICLE_PIECE, slug=address)
+            row = await tx.one(statements.ARTICLE_AT, slug=slug)
         if row is None:
             raise not_found("article")  # not kept: whoever makes up addresses fills no cache
-        article_id, author_id, slug, title, description, tags, created_at, updated_at, body, count = row
-        document = Article(
-            slug, title, description, Raw(tags), created_at, updated_at, body, HOLE, count, HOLE
-        )
-        return Piece(article_id, author_id, *encode_with_holes(document))
+        return Text(row.id, encode(row.body))
 
-    return await og.cache.get(changes.slug(address), load, ttl=TTL)
+    return await og.cache.get(changes.slug(slug), load, ttl=TTL)
+
+
+async def _part(article_id: int) -> Part:
+    found = await _parts([article_id])
+    if not found:
+        raise not_found("article")  # deleted since its address was looked up
+    return found[0]
+
+
+async def _parts(article_ids: Iterable[int]) -> list[Part]:
+    """In their order; one that is no more is left out."""
+    names = [changes.article(article_id) for article_id in article_ids]
+    parts = (await og.cache.get_many(names, _load_parts, ttl=TTL)).values()
+    authors = await _profiles([part.author_id for part in parts])
+    return [part.by(authors[part.author_id]) for part in parts]
+
+
+async def _load_parts(names: list[str]) -> dict[str, Part]:
+    async with og.db.read() as tx:
+        rows = await _by_ids(tx, statements.summary_pieces, _ids_of(names))
+    return {changes.article(row.id): _as_part(row) for row in rows}
+
+
+def _as_part(row: Any) -> Part:
+    document = Summary(
+        row.slug,
+        row.title,
+        row.description,
+        Raw(row.tag_list),
+        row.created_at,
+        row.updated_at,
+        HOLE,
+        row.favorites_count,
+        HOLE,
+    )
+    return Part(row.id, row.author_id, *encode_with_holes(document))
+
+
+# --- Other single things.
 
 
 async def profile(username: str, viewer: int | None) -> bytes:
@@ -101,10 +154,10 @@ async def _user_id(username: str) -> int:
 
 
 async def _profile(user_id: int) -> bytes:
-    async def load() -> bytes:
-        return (await _load_profiles([changes.profile(user_id)]))[changes.profile(user_id)]
-
-    return await og.cache.get(changes.profile(user_id), load, ttl=TTL)
+    found = await _profiles([user_id])
+    if not found:
+        raise not_found("profile")
+    return found[user_id]
 
 
 async def tags() -> bytes:
@@ -118,7 +171,7 @@ async def comments(slug: str, viewer: int | None) -> bytes:
     if follows is None:
         return await direct.comments(slug, viewer)
     written = await _comments(slug)
-    authors = await _profiles(author_id for author_id, _, _ in written)
+    authors = await _profiles([author_id for author_id, _, _ in written])
     shown = [
         b"".join((head, authors[author_id], TRUE if author_id in follows else FALSE, b"}", tail))
         for author_id, head, tail in written
@@ -137,6 +190,12 @@ async def _comments(slug: str) -> list[tuple[int, bytes, bytes]]:
     return await og.cache.get(changes.comments(slug), load, ttl=TTL)
 
 
+async def own_comment(author_id: int, number: int, created_at: str, body: str) -> bytes:
+    """A comment that its author has just made. Raises Problem 404 for one who is no more."""
+    _, head, tail = _comment(author_id, number, created_at, body)
+    return b'{"comment":%b%b%b}%b}' % (head, await _profile(author_id), FALSE, tail)
+
+
 def _comment(author_id: int, number: int, created_at: str, body: str) -> tuple[int, bytes, bytes]:
     head, tail = encode_with_holes(Comment(number, created_at, created_at, body, HOLE))
     return author_id, head, tail
@@ -146,15 +205,10 @@ def _comment(author_id: int, number: int, created_at: str, body: str) -> tuple[i
 
 
 class Page(NamedTuple):
-    """Which articles are on a page, each with its author, and how many there are on all pages."""
+    """Which articles are on a page, and how many there are on all pages."""
 
-    articles: tuple[tuple[int, int], ...]
+    articles: tuple[int, ...]
     total: int
-    key: str
-
-
-Part = tuple[int, int, bytes, bytes, bytes]
-"""Article, author, and its JSON: up to `favorited`, up to `following`, the rest."""
 
 
 class Listing(NamedTuple):
@@ -199,6 +253,9 @@ async def feed(viewer: int, limit: int, offset: int) -> bytes:
 async def _page(filters: Filters) -> Page:
     """The page of ids. Raises Problem 404 when a user whose articles are asked for does not exist."""
     tag, author, favorited, limit, offset = filters
+    if tag is author is favorited is None and offset + limit <= NEWEST:
+        newest, total = await _page_at(filters._replace(limit=NEWEST, offset=0), [changes.ARTICLES])
+        return Page(newest[offset : offset + limit], total)
     depends = [changes.ARTICLES] if tag is author is favorited is None else []
     if tag is not None:
         depends.append(changes.tagged(tag))
@@ -206,26 +263,27 @@ async def _page(filters: Filters) -> Page:
         depends += (changes.username(author), changes.written(await _user_id(author)))
     if favorited is not None:
         depends += (changes.username(favorited), changes.favorites(await _user_id(favorited)))
+    return await _page_at(filters, depends)
 
+
+async def _page_at(filters: Filters, depends: list[str]) -> Page:
     async def load() -> Page:
-        statement = statements.article_ids(*filters.shape(), statements.page_size(limit))
+        statement = statements.article_ids(*filters.shape(), statements.page_size(filters.limit))
         async with og.db.read() as tx:
-            return _page_of(await tx.all(statement, **filters.parameters()), limit)
+            return _page_of(await tx.all(statement, **filters.parameters()), filters.limit)
 
-    return await og.cache.get(f"page:{limit}:{offset}:{filters[:3]}", load, ttl=TTL, tags=depends)
+    return await og.cache.get(f"page:{filters}", load, ttl=TTL, tags=depends)
 
 
 def _page_of(rows: list[Any], limit: int) -> Page:
-    """From rows of total, id, author_id."""
-    pairs = tuple((row[1], row[2]) for row in rows[:limit] if row[1] is not None)
-    return Page(pairs, rows[0][0], f"listing:{','.join([str(article_id) for article_id, _ in pairs])}")
+    """From rows of total and id."""
+    return Page(tuple([row[1] for row in rows[:limit] if row[1] is not None]), rows[0][0])
 
 
 async def _shown(page: Page, favorites: frozenset[int], follows: frozenset[int]) -> bytes:
     """The page as this reader sees it."""
-    listing = await og.cache.get(
-        page.key, lambda: _listing(page.articles), ttl=TTL, tags=_shown_in(page.articles)
-    )
+    key = f"listing:{page.articles}"
+    listing = await og.cache.get(key, lambda: _listing(page.articles), ttl=TTL)
     shown = listing.plain
     if not (favorites.isdisjoint(listing.articles) and follows.isdisjoint(listing.authors)):
         shown = _joined(listing.parts, favorites, follows)
@@ -248,63 +306,26 @@ def _joined(parts: list[Part], favorites: frozenset[int], follows: frozenset[int
     )
 
 
-def _shown_in(pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
-    """What a list of these articles depends on."""
-    for article_id, author_id in pairs:
-        yield changes.article(article_id)
-        yield changes.profile(author_id)
-
-
-async def _listing(pairs: tuple[tuple[int, int], ...]) -> Listing:
+async def _listing(article_ids: tuple[int, ...]) -> Listing:
     """Put together from the articles' own entries: after a change one of them is read again, not twenty."""
-    authors = {changes.article(article_id): author_id for article_id, author_id in pairs}
-    found = await og.cache.get_many(
-        authors, _load_parts, ttl=TTL, tags=lambda name: (changes.profile(authors[name]),)
-    )
-    parts = list(found.values())
+    parts = await _parts(article_ids)
     return Listing(
-        frozenset(part[0] for part in parts),
-        frozenset(part[1] for part in parts),
+        frozenset([part.id for part in parts]),
+        frozenset([part.author_id for part in parts]),
         parts,
         _joined(parts, NOBODY, NOBODY),
     )
-
-
-async def _load_parts(names: list[str]) -> dict[str, Part]:
-    async with og.db.read() as tx:
-        rows = await _by_ids(tx, statements.summary_pieces, _ids_of(names))
-    return {changes.article(row[0]): _part(*row) for row in rows}
 
 
 def _ids_of(names: list[str]) -> list[int]:
     return [int(name.partition(":")[2]) for name in names]
 
 
-def _part(
-    article_id: int,
-    author_id: int,
-    slug: str,
-    title: str,
-    description: str,
-    tag_list: str,
-    created_at: str,
-    updated_at: str,
-    favorites_count: int,
-    username: str,
-    bio: str | None,
-    image: str | None,
-) -> Part:
-    tags, author = Raw(tag_list), Profile(username, bio, image, HOLE)
-    document = Summary(slug, title, description, tags, created_at, updated_at, HOLE, favorites_count, author)
-    head, middle, tail = encode_with_holes(document)
-    return article_id, author_id, head, middle, tail
-
-
 async def _profiles(user_ids: Iterable[int]) -> dict[int, bytes]:
     """Profiles as JSON up to whether the reader follows them."""
     wanted = set(user_ids)
     found = await og.cache.get_many([changes.profile(each) for each in wanted], _load_profiles, ttl=TTL)
-    return {each: found[changes.profile(each)] for each in wanted}
+    return {each: found[name] for each in wanted if (name := changes.profile(each)) in found}
 
 
 async def _load_profiles(names: list[str]) -> dict[str, bytes]:

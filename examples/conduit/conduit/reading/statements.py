@@ -1,7 +1,8 @@
 """The queries behind the answers: one for each, whatever the reader, the filter and the page.
 
 Each is built once and compiled once; `personal` ones also tell what the reader (:viewer) has favourited
-and whom they follow. No answer counts rows, except of two filters at once, where no count is kept.
+and whom they follow. No answer counts rows, except of the favourites of one user and of two filters at
+once, where no count is kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,8 +68,7 @@ def article(personal: bool) -> Query:
     )
 
 
-ARTICLE_TO_MARK = article(True).add_columns(articles.c.id).with_for_update(of=articles, key_share=True)
-"""The same with its id, locked: one favourite of it at a time."""
+AUTHOR_BY_ID = sa.select(*AUTHOR).where(users.c.id == bindparam("user_id"))
 
 
 @cache
@@ -103,7 +103,7 @@ POPULAR_TAGS = (
 
 # --- Lists: which articles are on the page, then all of the page and the total in one statement.
 
-PAGE_SIZES = (10, 20, 50, 100)
+PAGE_SIZES = (10, 20, 50, 100, 300)
 
 
 def page_size(limit: int) -> int:
@@ -124,7 +124,7 @@ def article_page(tag: bool, author: bool, favorited: bool, personal: bool, size:
 
 @cache
 def article_ids(tag: bool, author: bool, favorited: bool, size: int) -> Query:
-    """The same page: total, id, author_id. One row without an id when it is empty."""
+    """The same page: total and id. One row without an id when it is empty."""
     return _ids(_cut(_matching(tag, author, favorited), size), _total(tag, author, favorited))
 
 
@@ -136,7 +136,7 @@ def feed_page(size: int) -> Query:
 
 @cache
 def feed_ids(size: int) -> Query:
-    """The same page: total, id, author_id. One row without an id when it is empty."""
+    """The same page: total and id. One row without an id when it is empty."""
     return _ids(_feed_cut(size), _feed_total())
 
 
@@ -192,8 +192,8 @@ def _matching(tag: bool, author: bool, favorited: bool) -> Query:
 
 
 def _total(tag: bool, author: bool, favorited: bool) -> ColumnElement[int]:
-    """How many pass: a count that is kept, and counted only for a combination."""
-    if tag + author + favorited > 1:
+    """How many pass: a count that is kept, but for the favourites of one user and for two filters at once."""
+    if favorited or (tag and author):
         return (
             sa.select(sa.func.count())
             .select_from(_matching(tag, author, favorited).subquery())
@@ -203,8 +203,6 @@ def _total(tag: bool, author: bool, favorited: bool) -> ColumnElement[int]:
         kept = sa.select(tags.c.articles_count).where(tags.c.name == bindparam("tag"))
     elif author:
         kept = sa.select(users.c.articles_count).where(users.c.username == bindparam("author"))
-    elif favorited:
-        kept = sa.select(users.c.favorites_count).where(users.c.username == bindparam("favorited"))
     else:
         kept = sa.select(counters.c.value).where(counters.c.name == "articles")
     return sa.func.coalesce(kept.scalar_subquery(), 0)
@@ -233,11 +231,10 @@ def _whole(page: sa.Subquery, total: ColumnElement[int], personal: bool) -> Quer
 
 
 def _ids(page: sa.Subquery, total: ColumnElement[int]) -> Query:
-    """Total, then id and author of each article of the page. An empty page is one row, for its total."""
+    """Total, then the id of each article of the page. An empty page is one row, for its total."""
     whole = sa.select(total.label("total")).subquery("whole")
-    joined = whole.outerjoin(page, sa.true()).outerjoin(articles, articles.c.id == page.c.id)
-    columns = (whole.c.total, page.c.id, articles.c.author_id)
-    return sa.select(*columns).select_from(joined).order_by(page.c.id.desc())
+    joined = sa.select(whole.c.total, page.c.id).select_from(whole.outerjoin(page, sa.true()))
+    return joined.order_by(page.c.id.desc())
 
 
 # --- For the cache: things by their ids, the same for every reader.
@@ -261,17 +258,14 @@ def _among(column: sa.Column[int], count: int) -> ColumnElement[bool]:
     return column.in_([bindparam(f"id{place}", type_=sa.BigInteger) for place in range(count)])
 
 
-ARTICLE_PIECE = sa.select(
-    articles.c.id, articles.c.author_id, *SUMMARY, articles.c.body, articles.c.favorites_count
-).where(articles.c.slug == SLUG)
+ARTICLE_AT = sa.select(articles.c.id, articles.c.body).where(articles.c.slug == SLUG)
 
 
 @cache
 def summary_pieces(count: int) -> Query:
     """Articles as lists show them, by id."""
-    columns = (articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count, *AUTHOR)
-    joined = sa.select(*columns).join_from(articles, users, users.c.id == articles.c.author_id)
-    return joined.where(_among(articles.c.id, count))
+    columns = (articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count)
+    return sa.select(*columns).where(_among(articles.c.id, count))
 
 
 @cache

@@ -72,9 +72,10 @@ class Cache:
         """The value of `key`; what `load` returns when it is not there.
 
         `ttl` is seconds or text like "5m" (it varies by 10%); `tags` are what the value depends on,
-        beside its own key: a key's are the same wherever it is asked for. Callers that miss at the
-        same time share one load, which goes on when they go away. An error of `load` is raised to
-        those who waited for it, and nothing is stored. Inside a write block it is just `load()`.
+        beside its own key and whatever `load` itself gets from the cache: a key's are the same
+        wherever it is asked for. Callers that miss at the same time share one load, which goes on
+        when they go away. An error of `load` is raised to those who waited for it, and nothing is
+        stored. Inside a write block it is just `load()`.
         """
         entry: Entry | None = self._entries.get(key)
         # The hottest lines of the tier, so `intact` is written out: a call more is a tenth more.
@@ -196,19 +197,19 @@ class Cache:
     ) -> dict[str, V]:
         begun = {key: self._begin(key, tags(key)) for key in missing}
         position = min(position for _, position in begun.values())
-        whole = Load("", tuple(chain.from_iterable(note for note, _ in begun.values())), position)
+        own = tuple(chain.from_iterable(note for note, _ in begun.values()))
+        whole = Load("", own, position)
         around = _around.get()
         token = _around.set(whole)
         started = perf_counter()
         try:
-            answer = await load_many(missing)
+            answer = await (load_many(missing) if around is None else around.wait(whole, load_many(missing)))
         finally:
             _around.reset(token)
-        if around is not None:
-            around.take_part(whole)
         loaded = {key: answer[key] for key in missing if key in answer}
+        parts = whole.note[len(own) :]
         for key, value in loaded.items():
-            reading = Reading(begun[key][0], position, whole.older)
+            reading = Reading((*begun[key][0], *parts), position, whole.older)
             self._store(key, value, reading, ttl_s, perf_counter() - started)
         return loaded
 
@@ -314,7 +315,20 @@ class Load(Reading):
     def serves(self, bookmark: Bookmark | None) -> bool:
         """Whether a caller who comes now may have its value. A part from the cache can make this untrue
         later."""
-        return self.intact() and (bookmark is None or self.covers(bookmark))
+        return self.promising() and (bookmark is None or self.covers(bookmark))
+
+    def promising(self) -> bool:
+        """Whether nothing was invalidated of what it has, or waits for."""
+        return self.intact() and all(load.promising() for load in self.waits_for)
+
+    async def wait(self, part: Load, result: Awaitable[V]) -> V:
+        """The result, which is to be a part of this load's own."""
+        self.waits_for.add(part)
+        try:
+            return await result
+        finally:
+            self.waits_for.discard(part)
+            self.take_part(part)
 
     def needs(self, other: Load) -> bool:
         """Whether it waits for the other, directly or not."""
@@ -334,12 +348,7 @@ async def _result(load: Load, around: Load | None) -> Any:
             f"the load of {load.key!r} needs {around.key!r}, whose load needs {load.key!r}",
             hint="a value in the cache cannot be made from itself",
         )
-    around.waits_for.add(load)
-    try:
-        return await asyncio.shield(load.task)
-    finally:
-        around.waits_for.discard(load)
-        around.take_part(load)
+    return await around.wait(load, asyncio.shield(load.task))
 
 
 def _being_cancelled() -> bool:

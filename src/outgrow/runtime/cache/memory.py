@@ -34,8 +34,8 @@ class Reading:
     """What a value depends on, and since when that is known of it.
 
     It was read at `position`, but for what came from the cache: `older` says how old that was, by the
-    hash of the tag. So a value made of parts may be kept although one of them was read long ago: the
-    part is good as long as its own tags are.
+    hash of the tag. So a value made of parts depends on what they depend on, and may be kept although
+    one of them was read long ago: the part is good as long as its own tags are.
     """
 
     __slots__ = ("hashes", "note", "older", "position")
@@ -69,11 +69,16 @@ class Reading:
         return True
 
     def take_part(self, part: Reading) -> None:
-        """A part of the value was read as this tells; what both depend on is as old as the older of them."""
-        for tag in self.hashes & part.hashes:
-            at = part._at(tag)
-            if at < self._at(tag):
-                self.older[tag] = at
+        """A part of the value was read as this tells: the value depends on the part's tags, too, and is as
+        old in each as the older of the two."""
+        if not part.hashes <= self.hashes:
+            self.note = (*self.note, *[each for each in part.note if each[0].hash not in self.hashes])
+            self.hashes |= part.hashes
+        if part.older or part.position < self.position:
+            for tag in part.hashes:
+                at = part._at(tag)
+                if at < self._at(tag):
+                    self.older[tag] = at
 
     def _at(self, tag: int) -> Position:
         return self.older.get(tag, self.position)
