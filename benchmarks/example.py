@@ -39,7 +39,7 @@ class Plan:
     size: Size = FULL
 
 
-PLAN = Plan(rounds=5, warm_up=12.0, warm_up_requests=20_000, measured=8.0)
+PLAN = Plan(rounds=3, warm_up=15.0, warm_up_requests=REQUESTS, measured=8.0)
 QUICK = Plan(rounds=1, warm_up=4.0, warm_up_requests=4_000, measured=2.0)
 
 
