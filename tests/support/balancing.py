@@ -103,8 +103,16 @@ class _Connection(asyncio.Protocol):
         for task in self._tasks:
             task.cancel()
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._tasks)
+
     def abort(self) -> None:
         self._transport.abort()
+
+    def write_raw(self, data: bytes) -> None:
+        """For answers of other kinds."""
+        self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
         with contextlib.suppress(httptools.HttpParserUpgrade):
@@ -133,11 +141,12 @@ class _Connection(asyncio.Protocol):
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, seen: Seen) -> None:
-        self._write(*await self._upstream.answer(seen))
+        status, headers = await self._upstream.answer(seen)
+        self._write(status, headers, with_body=seen.method != "HEAD")
 
-    def _write(self, status: int, headers: dict[str, str]) -> None:
+    def _write(self, status: int, headers: dict[str, str], *, with_body: bool = True) -> None:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        body = "ok" if status == 200 else "no"
+        body = ("ok" if status == 200 else "no") if with_body else ""
         self._transport.write(f"HTTP/1.1 {status} Some\r\n{lines}content-length: 2\r\n\r\n{body}".encode())
 
 
@@ -232,6 +241,17 @@ async def send(address: Address, data: bytes, timeout_s: float = 20.0) -> Answer
         return await load.send(data)
     finally:
         await load.close()
+
+
+async def status(address: Address, data: bytes) -> int:
+    """Of the answer to one request, whose body, if there is one, nobody reads."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(20):
+            return int((await reader.readline()).split(b" ")[1])
+    finally:
+        writer.close()
 
 
 def header(answer: Answer | Failure, name: str) -> str | None:

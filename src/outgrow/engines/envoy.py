@@ -9,9 +9,11 @@ Each has a folder of its own, .outgrow/balancer/NAME:
     lds.json         the listener: TLS, HTTP, limits          envoy_listener.py
     rds.json         which request goes to which pool         envoy_routes.py
     cds.json         the pools: choice, health, breakers      envoy_clusters.py
-    eds.json         the servers
+    sds.json         where its certificate is                 envoy_tls.py
+    eds-POOL.json    the servers of a pool
+    weighted-POOL.json   the same, with weights from latencies    envoy_latency.py
 
-A process of ours starts it, tells it the weights where latencies decide, and ends it gently (envoy_run.py).
+A process of ours starts it, writes the weights, and ends it gently (envoy_run.py).
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ from outgrow.engines import envoy_clusters, envoy_listener, envoy_routes
 from outgrow.engines.balancer import Server
 from outgrow.engines.base import Placement
 from outgrow.engines.envoy_clusters import ENDPOINTS, Message, from_file, resources
+from outgrow.engines.envoy_listener import SECRETS
 from outgrow.errors import EngineMissing, Misuse
 from outgrow.topology.model import Topology
 from outgrow.workload import Address, File, Probe, Stop, Workload
 
 RUN = "outgrow.engines.envoy_run"
+TLS = "outgrow.engines.envoy_tls"
+CERTIFY = "balancer-certificate"
 ADMIN = "admin.sock"
 DRAIN_S = 60
 """How long Envoy lets connections of a listener that has changed live on."""
@@ -75,13 +80,42 @@ class Envoy:
         return dict(self._nodes)
 
     def workloads(self) -> tuple[Workload, ...]:
-        """One service each. It is ready when its port is open: by then it has asked every server once."""
-        return tuple(self._workload(name, address) for name, address in self._nodes.items())
+        """One service each. It is ready when its port is open: by then it has asked every server once.
+
+        With a certificate of our own, a job before them makes it.
+        """
+        first = (self._certify(),) if self._makes_certificate else ()
+        return (*first, *(self._workload(name, address) for name, address in self._nodes.items()))
 
     def files(self) -> tuple[File, ...]:
         """What may change while it runs: replacing these files, in this order, changes it, and breaks no
         connection. A pool is to lose its routes before it goes."""
         return tuple(file for name in self._nodes for file in self._dynamic(name))
+
+    @property
+    def _makes_certificate(self) -> bool:
+        return self._settings.tls.enabled and self._settings.tls.certificate is None
+
+    @property
+    def certificates(self) -> Path:
+        """Where what we make is: `ca.crt` is what clients have to trust."""
+        return self._place.data / "balancer"
+
+    def _certify(self) -> Workload:
+        addresses = [_reachable(address).host for address in self._nodes.values()]
+        routed = [route.host for route in self._settings.routes if route.host is not None]
+        hosts = dict.fromkeys(["localhost", *addresses, *routed])
+        return Workload(
+            name=CERTIFY, kind="job", argv=(sys.executable, "-m", TLS, str(self.certificates), *hosts)
+        )
+
+    def _secret(self) -> Message:
+        tls = self._settings.tls
+        if tls.certificate is None or tls.key is None:
+            made = self.certificates
+            return envoy_listener.secret(str(made / "server.crt"), str(made / "server.key"))
+        given = self._place.application
+        return envoy_listener.secret(str(given / tls.certificate), str(given / tls.key))
 
     def _workload(self, name: str, address: Address) -> Workload:
         folder = self._folder(name)
@@ -91,6 +125,7 @@ class Envoy:
             argv=(sys.executable, "-m", RUN, str(self._program)),
             directory=str(folder),
             files=(_file(folder / "bootstrap.json", _bootstrap(name)), *self._dynamic(name)),
+            after=(CERTIFY,) if self._makes_certificate else (),
             readiness=Probe("tcp", _reachable(address)),
             stop=Stop("TERM", grace_s=STOP_GRACE_S),
             # A user namespace may not listen on the ports below.
@@ -103,12 +138,16 @@ class Envoy:
     def _dynamic(self, name: str) -> Iterable[File]:
         """New servers before the pools that need them, pools before routes, routes before the listener."""
         folder, settings = self._folder(name), self._settings
-        assignments = envoy_clusters.endpoints(settings, self._servers)
-        yield _resources(folder / ENDPOINTS, "config.endpoint.v3.ClusterLoadAssignment", assignments)
+        for pool, assignment in envoy_clusters.endpoints(settings, self._servers).items():
+            path = folder / f"{ENDPOINTS}{pool}.json"
+            yield _resources(path, "config.endpoint.v3.ClusterLoadAssignment", [assignment])
         pools = envoy_clusters.clusters(settings, self._place.host)
         yield _resources(folder / "cds.json", "config.cluster.v3.Cluster", pools)
         table = envoy_routes.routes(settings)
         yield _resources(folder / "rds.json", "config.route.v3.RouteConfiguration", [table])
+        if settings.tls.enabled:
+            secrets = [self._secret()]
+            yield _resources(folder / SECRETS, "extensions.transport_sockets.tls.v3.Secret", secrets)
         listener = envoy_listener.listener(settings, self._nodes[name])
         yield _resources(folder / "lds.json", "config.listener.v3.Listener", [listener])
 
@@ -117,6 +156,7 @@ def _bootstrap(name: str) -> Message:
     return {
         "node": {"id": name, "cluster": "outgrow"},
         "admin": {"address": {"pipe": {"path": ADMIN, "mode": 0o600}}},
+        "static_resources": {"clusters": [envoy_clusters.latency()]},
         "dynamic_resources": {"cds_config": from_file("cds.json"), "lds_config": from_file("lds.json")},
         "stats_config": {"use_all_default_tags": True},
         "overload_manager": _OVERLOAD,

@@ -10,15 +10,17 @@ from typing import Any
 
 from outgrow.engines.balancer import Server
 from outgrow.topology.model import Balancer, Health
+from outgrow.topology.rules import POOL
 from outgrow.workload import Address
 
 LATENCY = "outgrow-latency"
 """The cluster that stands for our own process, which measures latencies (envoy_run.py)."""
 
 LATENCY_SOCKET = "latency.sock"
-ENDPOINTS = "eds.json"
-WEIGHTED = "weighted.json"
-"""The same endpoints with the weights that envoy_run.py derives from latencies."""
+ENDPOINTS = "eds-"
+WEIGHTED = "weighted-"
+"""The same endpoints with the weights that envoy_run.py derives from latencies. Then comes the pool's name:
+Envoy reads one cluster's endpoints from one file."""
 
 FULL_WEIGHT = 1000
 """Of a server at full speed: weights are whole numbers, and a slow one has to get far less."""
@@ -26,8 +28,8 @@ FULL_WEIGHT = 1000
 UPSTREAM_IDLE_S = 60.0
 """Less than the 75 s for which the application's server keeps idle connections: so we close first."""
 
-RETRIES_MIN = 3
-"""The budget allows so many at once even when hardly anything is under way."""
+RETRIES_MIN = 20
+"""The budget allows so many at once even when little is under way: one server's share may break at once."""
 
 CHECKS = {
     "usual": {"interval": 10.0, "timeout": 5.0, "failures": 3, "successes": 2},
@@ -68,8 +70,7 @@ def from_file(path: str) -> Message:
 
 def clusters(balancer: Balancer, source: str) -> list[Message]:
     """A cluster for each pool. Connections to the servers come from the host `source`."""
-    pools = [_pool(balancer, name, source) for name in ("app", *balancer.pools)]
-    return [*pools, _latency()] if balancer.algorithm == "least-response-time" else pools
+    return [_pool(balancer, name, source) for name in (POOL, *balancer.pools)]
 
 
 def _pool(balancer: Balancer, name: str, source: str) -> Message:
@@ -77,7 +78,7 @@ def _pool(balancer: Balancer, name: str, source: str) -> Message:
     return {
         "name": name,
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": from_file(WEIGHTED if measured else ENDPOINTS)},
+        "eds_cluster_config": {"eds_config": from_file(f"{WEIGHTED if measured else ENDPOINTS}{name}.json")},
         "connect_timeout": seconds(balancer.connect_timeout),
         **_choice(balancer),
         "common_lb_config": {
@@ -100,14 +101,19 @@ def _choice(balancer: Balancer) -> Message:
     slow_start = {} if warm_up is None else {"slow_start_config": {"slow_start_window": seconds(warm_up)}}
     match balancer.algorithm:
         case "ip-hash":
-            return {"lb_policy": "MAGLEV"}
+            return _policy("maglev.v3.Maglev")
         case "least-connections":
             # All are looked at: of two drawn at random, the better may still be a busy one.
-            fewest = {"selection_method": "FULL_SCAN", **slow_start}
-            return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": fewest}
+            return _policy("least_request.v3.LeastRequest", selection_method="FULL_SCAN", **slow_start)
         case "least-response-time":
-            return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": slow_start}
-    return {"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": slow_start}
+            return _policy("least_request.v3.LeastRequest", **slow_start)
+    return _policy("round_robin.v3.RoundRobin", **slow_start)
+
+
+def _policy(kind: str, **fields: Any) -> Message:
+    name = f"envoy.load_balancing_policies.{kind.partition('.')[0]}"
+    config = {"name": name, "typed_config": typed(f"extensions.load_balancing_policies.{kind}", **fields)}
+    return {"load_balancing_policy": {"policies": [{"typed_extension_config": config}]}}
 
 
 def _check(health: Health, layer: int) -> Message:
@@ -173,7 +179,8 @@ def _http() -> Message:
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 
 
-def _latency() -> Message:
+def latency() -> Message:
+    """Our own process, which is there from the start: the listener may only name what is."""
     endpoint = {"endpoint": {"address": {"pipe": {"path": LATENCY_SOCKET}}}}
     return {
         "name": LATENCY,
@@ -183,18 +190,18 @@ def _latency() -> Message:
     }
 
 
-def endpoints(balancer: Balancer, servers: Sequence[Server]) -> list[Message]:
+def endpoints(balancer: Balancer, servers: Sequence[Server]) -> dict[str, Message]:
     """The servers of each pool, also of one that has none yet."""
     weighted = balancer.algorithm == "weighted-round-robin"
-    return [
-        {
+    return {
+        pool: {
             "cluster_name": pool,
             "endpoints": [
                 {"lb_endpoints": [_endpoint(each, weighted) for each in servers if each.pool == pool]}
             ],
         }
-        for pool in ("app", *balancer.pools)
-    ]
+        for pool in (POOL, *balancer.pools)
+    }
 
 
 def _endpoint(server: Server, weighted: bool) -> Message:

@@ -71,8 +71,9 @@ def _http(balancer: Balancer) -> Message:
         stat_prefix=NAME,
         codec_type="AUTO",
         rds={"route_config_name": envoy_routes.NAME, "config_source": from_file("rds.json")},
-        http_filters=_filters(balancer),
-        upgrade_configs=[{"upgrade_type": "websocket"}],
+        http_filters=[*_rate_filters(balancer), _body(balancer), _router()],
+        # Without the filter that waits for a body's end: what follows an upgrade has none.
+        upgrade_configs=[{"upgrade_type": "websocket", "filters": [*_rate_filters(balancer), _router()]}],
         **_timeouts(balancer),
         **_TRUST,
         **_REPLIES,
@@ -133,12 +134,9 @@ _REPLIES: dict[str, Any] = {
 }
 
 
-def _filters(balancer: Balancer) -> list[Message]:
-    limits = balancer.limits
-    found = [_body(round(limits.body_mb * envoy_routes.MEGABYTE)), _router()]
-    if limits.rate is None:
-        return found
-    return [_rate(limits.rate, 2 * limits.rate if limits.burst is None else limits.burst), *found]
+def _rate_filters(balancer: Balancer) -> list[Message]:
+    rate, burst = balancer.limits.rate, balancer.limits.burst
+    return [] if rate is None else [_rate(rate, 2 * rate if burst is None else burst)]
 
 
 def _router() -> Message:
@@ -183,8 +181,9 @@ def _fill(rate: int) -> tuple[int, float]:
     return max(1, round(rate * every_s)), every_s
 
 
-def _body(most: int) -> Message:
+def _body(balancer: Balancer) -> Message:
     """Counts a body that does not say its length, and holds it back until it is whole."""
+    most = round(balancer.limits.body_mb * envoy_routes.MEGABYTE)
     counting = typed("extensions.filters.http.buffer.v3.Buffer", max_request_bytes=most)
     header = {
         "name": "content-length",

@@ -1,9 +1,13 @@
-"""Starts an Envoy, feeds it weights, and ends it gently: python -m outgrow.engines.envoy_run PROGRAM
+"""Starts an Envoy, tells it weights, and ends it gently: python -m outgrow.engines.envoy_run PROGRAM
 
-It works in the folder that is its working directory (see envoy.py). Envoy itself would end at once with
-SIGTERM, and break what is under way.
+It works in the folder that is its working directory (see envoy.py).
 
-SIGTERM ─► answers say `Connection: close` ─► the port is closed ─► what is under way ends ─► Envoy ends
+    Envoy ─► latency.sock ─► weights (envoy_latency.py) ─┐
+                                        eds-POOL.json ─┴─► weighted-POOL.json ─► Envoy
+
+    SIGTERM ─► answers say `Connection: close` ─► the port is closed ─► what is under way ends ─► Envoy ends
+
+Envoy itself ends at once with SIGTERM, and breaks what is under way.
 """
 
 from __future__ import annotations
@@ -21,8 +25,12 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from msgspec import DecodeError
+
 from outgrow.engines import envoy_admin
 from outgrow.engines.envoy import ADMIN, DRAIN_S
+from outgrow.engines.envoy_clusters import ENDPOINTS, FULL_WEIGHT, LATENCY_SOCKET, WEIGHTED, Message
+from outgrow.engines.envoy_latency import Latencies, Reader, Record
 from outgrow.errors import EXIT_TOLD, OutgrowError, PortTaken, tell
 
 ANNOUNCED_S = 0.5
@@ -32,6 +40,13 @@ DRAIN_WITHIN_S = 10.0
 """For requests under way; with what comes before, less than the supervisor's patience (envoy.py)."""
 
 POLL_S = 0.05
+TURN_S = 0.1
+"""How often weights are made: a slow server is to be found within about a second."""
+
+CHANGE_MIN = 0.1
+"""A weight that changes by less is not worth telling."""
+
+CHUNK = 65_536
 UNDER_WAY = ("http.balancer.downstream_rq_active", "tcp.balancer.downstream_cx_active")
 
 
@@ -46,6 +61,7 @@ def start(program: str) -> subprocess.Popen[bytes]:
             *("--config-path", "bootstrap.json", "--concurrency", str(workers)),
             # Its successor is told by files; this also lets many run beside each other.
             "--disable-hot-restart",
+            "--reject-unknown-dynamic-fields",
             *("--drain-time-s", str(DRAIN_S), "--drain-strategy", "immediate"),
             *("--log-level", "warning", "--log-format", "%Y-%m-%dT%T.%e %l %n %v"),
         ]
@@ -73,7 +89,10 @@ async def run(program: str) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    feeder = Feeder()
+    await feeder.open(LATENCY_SOCKET)
     envoy = start(program)
+    feeding = asyncio.create_task(feeder.run())
     try:
         ended = asyncio.ensure_future(asyncio.to_thread(envoy.wait))
         stop = asyncio.ensure_future(asked.wait())
@@ -87,6 +106,97 @@ async def run(program: str) -> int:
         return ended.result()
     finally:
         envoy.kill()
+        feeding.cancel()
+
+
+class Feeder:
+    """Hears latencies and writes weights; also without any, since the file must be there when it is asked
+    for."""
+
+    def __init__(self) -> None:
+        self._latencies = Latencies()
+        self._told: dict[str, tuple[bytes, dict[str, int]]] = {}
+        self._listening: asyncio.Server | None = None
+
+    async def open(self, path: str) -> None:
+        """Listen, for this user alone, and write the first weights."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        before = os.umask(0o177)
+        try:
+            self._listening = await asyncio.start_unix_server(self._hear, path)
+        finally:
+            os.umask(before)
+        self.turn()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(TURN_S)
+            self.turn()
+
+    def turn(self) -> None:
+        """Write the endpoints with their weights where either has changed enough to matter."""
+        self._latencies.fade(time.monotonic())
+        here = set()
+        for path in Path().glob(f"{ENDPOINTS}*.json"):
+            with suppress(OSError, ValueError):  # a full disk: what was told holds until there is room
+                here.update(self._pool(path))
+        self._latencies.keep(here)
+
+    def _pool(self, path: Path) -> list[str]:
+        """The addresses of its servers, after their weights are told."""
+        source = path.read_bytes()
+        answer = json.loads(source)
+        members = _members(answer)
+        shares = self._latencies.weights([_address(each) for each in members])
+        weights = {server: max(1, round(share * FULL_WEIGHT)) for server, share in shares.items()}
+        before, told = self._told.get(path.name, (b"", {}))
+        if source != before or any(_differs(told.get(server), now) for server, now in weights.items()):
+            for each in members:
+                each["load_balancing_weight"] = weights[_address(each)]
+            _replace(Path(WEIGHTED + path.name.removeprefix(ENDPOINTS)), json.dumps(answer))
+            self._told[path.name] = source, weights
+        return list(weights)
+
+    async def _hear(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader = Reader()
+        try:
+            while data := await stream.read(CHUNK):
+                for record in reader.feed(data):
+                    self._note(record)
+        except (OSError, DecodeError):
+            pass  # Envoy connects again
+        finally:
+            writer.close()
+
+    def _note(self, record: Record) -> None:
+        if not isinstance(record.status, int) or record.status == 0:
+            return  # the client went away: nobody knows how long it would have taken
+        measured = isinstance(record.us, int)
+        seconds = record.us / 1e6 if isinstance(record.us, int) else 0.0
+        self._latencies.note(record.server, seconds, failed=record.status >= 500 or not measured)
+
+
+def _differs(before: int | None, now: int) -> bool:
+    return before is None or abs(now - before) > CHANGE_MIN * before
+
+
+def _members(answer: Message) -> list[Message]:
+    members: list[Message] = answer["resources"][0]["endpoints"][0]["lb_endpoints"]
+    return members
+
+
+def _address(member: Message) -> str:
+    address = member["endpoint"]["address"]["socket_address"]
+    host = address["address"]
+    return f"[{host}]:{address['port_value']}" if ":" in host else f"{host}:{address['port_value']}"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def drain(admin: Path, envoy: subprocess.Popen[bytes]) -> None:

@@ -256,7 +256,7 @@ class Balancer(Section, frozen=True):
     retries: Annotated[int, Meta(ge=0, le=10, description="further attempts of a safe request")] = 2
     retry_share: Annotated[
         float, Meta(ge=0, le=1, description="attempts that repeat, of the requests under way")
-    ] = 0.2
+    ] = 0.5
     health: Health = Health()
     limits: Limits = Limits()
     tls: Tls = Tls()
