@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 from outgrow.load.client import Answer
 from tests.support.balancing import balanced, header, request, send
 
-FORGED = {
+FORGED: dict[str, Any] = {
     "x_forwarded_for": "6.6.6.6",
     "x_forwarded_proto": "https",
     "x_forwarded_host": "evil.example",

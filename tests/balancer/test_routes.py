@@ -83,7 +83,7 @@ async def test_layer_4_passes_bytes_on(tmp_path: Path) -> None:
         for _ in range(30):
             assert isinstance(await send(it.address, request(x_forwarded_for="1.2.3.4")), Answer)
         seen = it["app-1"].seen
-        assert len(seen) == 15 and it["app-3"].count == 15
+        assert len(seen) + it["app-3"].count == 30 and 12 <= len(seen) <= 18
         assert seen[0].headers == {"host": "example.org", "x-forwarded-for": "1.2.3.4"}
         await clients.many(20, concurrency=2)
         assert not clients.failed

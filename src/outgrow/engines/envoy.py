@@ -7,13 +7,13 @@ Each has a folder of its own, .outgrow/balancer/NAME:
 
     bootstrap.json   read once: its admin interface (a Unix socket of mode 0600), where the rest is
     lds.json         the listener: TLS, HTTP, limits          envoy_listener.py
-    rds.json         which request goes to which pool         envoy_routes.py
-    cds.json         the pools: choice, health, breakers      envoy_clusters.py
     sds.json         where its certificate is                 envoy_tls.py
+    routes.json      which request goes to which pool         envoy_routes.py
+    pools.json       the pools: choice, health, breakers      envoy_clusters.py
     eds-POOL.json    the servers of a pool
-    weighted-POOL.json   the same, with weights from latencies    envoy_latency.py
 
-A process of ours starts it, writes the weights, and ends it gently (envoy_run.py).
+A process of ours (envoy_run.py) starts it, ends it gently, and writes what has an order or needs figures:
+cds.json and rds.json (envoy_changes.py), weighted-POOL.json (envoy_latency.py).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pathlib import Path
 from outgrow.engines import envoy_clusters, envoy_listener, envoy_routes
 from outgrow.engines.balancer import Server
 from outgrow.engines.base import Placement
+from outgrow.engines.envoy_changes import CLUSTERS, POOLS, WANTED
 from outgrow.engines.envoy_clusters import ENDPOINTS, Message, from_file, resources
 from outgrow.engines.envoy_listener import SECRETS
 from outgrow.errors import EngineMissing, Misuse
@@ -39,6 +40,7 @@ from outgrow.workload import Address, File, Probe, Stop, Workload
 
 RUN = "outgrow.engines.envoy_run"
 TLS = "outgrow.engines.envoy_tls"
+ADMIN_MODULE = "outgrow.engines.envoy_admin"
 CERTIFY = "balancer-certificate"
 ADMIN = "admin.sock"
 DRAIN_S = 60
@@ -70,9 +72,10 @@ class Envoy:
         }
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The hosts that its connections to the servers come from: whom these may believe."""
-        return (self._place.host,)
+    def environment(self) -> dict[str, str]:
+        """For the servers: which host they may believe what it says of the client (runtime/serve.py)."""
+        name = "OUTGROW_PROXIES" if self._settings.layer == 7 else "OUTGROW_RELAYS"
+        return {name: self._place.host}
 
     @property
     def addresses(self) -> dict[str, Address]:
@@ -80,7 +83,7 @@ class Envoy:
         return dict(self._nodes)
 
     def workloads(self) -> tuple[Workload, ...]:
-        """One service each. It is ready when its port is open: by then it has asked every server once.
+        """One service each. It is ready when it listens: by then it has asked every server once.
 
         With a certificate of our own, a job before them makes it.
         """
@@ -88,8 +91,8 @@ class Envoy:
         return (*first, *(self._workload(name, address) for name, address in self._nodes.items()))
 
     def files(self) -> tuple[File, ...]:
-        """What may change while it runs: replacing these files, in this order, changes it, and breaks no
-        connection. A pool is to lose its routes before it goes."""
+        """What may change while it runs: replacing these files changes it within a third of a second, and
+        breaks no connection."""
         return tuple(file for name in self._nodes for file in self._dynamic(name))
 
     @property
@@ -126,7 +129,9 @@ class Envoy:
             directory=str(folder),
             files=(_file(folder / "bootstrap.json", _bootstrap(name)), *self._dynamic(name)),
             after=(CERTIFY,) if self._makes_certificate else (),
-            readiness=Probe("tcp", _reachable(address)),
+            readiness=Probe(
+                "command", address, argv=(sys.executable, "-m", ADMIN_MODULE, str(folder / ADMIN))
+            ),
             stop=Stop("TERM", grace_s=STOP_GRACE_S),
             # A user namespace may not listen on the ports below.
             unprivileged=address.port >= UNPRIVILEGED_PORT_MIN,
@@ -136,15 +141,15 @@ class Envoy:
         return self._place.state / "balancer" / name
 
     def _dynamic(self, name: str) -> Iterable[File]:
-        """New servers before the pools that need them, pools before routes, routes before the listener."""
+        """New servers before the pools that need them."""
         folder, settings = self._folder(name), self._settings
         for pool, assignment in envoy_clusters.endpoints(settings, self._servers).items():
             path = folder / f"{ENDPOINTS}{pool}.json"
             yield _resources(path, "config.endpoint.v3.ClusterLoadAssignment", [assignment])
         pools = envoy_clusters.clusters(settings, self._place.host)
-        yield _resources(folder / "cds.json", "config.cluster.v3.Cluster", pools)
+        yield _resources(folder / POOLS, "config.cluster.v3.Cluster", pools)
         table = envoy_routes.routes(settings)
-        yield _resources(folder / "rds.json", "config.route.v3.RouteConfiguration", [table])
+        yield _resources(folder / WANTED, "config.route.v3.RouteConfiguration", [table])
         if settings.tls.enabled:
             secrets = [self._secret()]
             yield _resources(folder / SECRETS, "extensions.transport_sockets.tls.v3.Secret", secrets)
@@ -157,7 +162,7 @@ def _bootstrap(name: str) -> Message:
         "node": {"id": name, "cluster": "outgrow"},
         "admin": {"address": {"pipe": {"path": ADMIN, "mode": 0o600}}},
         "static_resources": {"clusters": [envoy_clusters.latency()]},
-        "dynamic_resources": {"cds_config": from_file("cds.json"), "lds_config": from_file("lds.json")},
+        "dynamic_resources": {"cds_config": from_file(CLUSTERS), "lds_config": from_file("lds.json")},
         "stats_config": {"use_all_default_tags": True},
         "overload_manager": _OVERLOAD,
     }

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from outgrow.engines import envoy_routes
+from outgrow.engines.envoy_changes import ROUTES
 from outgrow.engines.envoy_clusters import LATENCY, Message, from_file, seconds, socket_address, typed
 from outgrow.topology.model import Balancer
 from outgrow.workload import Address
@@ -70,7 +71,7 @@ def _http(balancer: Balancer) -> Message:
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=NAME,
         codec_type="AUTO",
-        rds={"route_config_name": envoy_routes.NAME, "config_source": from_file("rds.json")},
+        rds={"route_config_name": envoy_routes.NAME, "config_source": from_file(ROUTES)},
         http_filters=[*_rate_filters(balancer), _body(balancer), _router()],
         # Without the filter that waits for a body's end: what follows an upgrade has none.
         upgrade_configs=[{"upgrade_type": "websocket", "filters": [*_rate_filters(balancer), _router()]}],

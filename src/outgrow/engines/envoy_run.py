@@ -1,9 +1,10 @@
-"""Starts an Envoy, tells it weights, and ends it gently: python -m outgrow.engines.envoy_run PROGRAM
+"""Starts an Envoy, tells it what changes, and ends it gently: python -m outgrow.engines.envoy_run PROGRAM
 
 It works in the folder that is its working directory (see envoy.py).
 
     Envoy ─► latency.sock ─► weights (envoy_latency.py) ─┐
                                         eds-POOL.json ─┴─► weighted-POOL.json ─► Envoy
+    pools.json, routes.json ─► cds.json, rds.json (envoy_changes.py) ─► Envoy
 
     SIGTERM ─► answers say `Connection: close` ─► the port is closed ─► what is under way ends ─► Envoy ends
 
@@ -27,7 +28,7 @@ from typing import Any
 
 from msgspec import DecodeError
 
-from outgrow.engines import envoy_admin
+from outgrow.engines import envoy_admin, envoy_changes
 from outgrow.engines.envoy import ADMIN, DRAIN_S
 from outgrow.engines.envoy_clusters import ENDPOINTS, FULL_WEIGHT, LATENCY_SOCKET, WEIGHTED, Message
 from outgrow.engines.envoy_latency import Latencies, Reader, Record
@@ -89,10 +90,11 @@ async def run(program: str) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    envoy_changes.begin(Path())
     feeder = Feeder()
     await feeder.open(LATENCY_SOCKET)
     envoy = start(program)
-    feeding = asyncio.create_task(feeder.run())
+    turning = asyncio.create_task(turn_for_ever(feeder))
     try:
         ended = asyncio.ensure_future(asyncio.to_thread(envoy.wait))
         stop = asyncio.ensure_future(asked.wait())
@@ -106,7 +108,16 @@ async def run(program: str) -> int:
         return ended.result()
     finally:
         envoy.kill()
-        feeding.cancel()
+        turning.cancel()
+
+
+async def turn_for_ever(feeder: Feeder) -> None:
+    """Bring what has changed to Envoy. What cannot be read or written now is tried again."""
+    while True:
+        await asyncio.sleep(TURN_S)
+        with suppress(OSError, ValueError, LookupError):
+            await asyncio.to_thread(envoy_changes.turn, Path(), Path(ADMIN))
+        feeder.turn()
 
 
 class Feeder:
@@ -129,18 +140,14 @@ class Feeder:
             os.umask(before)
         self.turn()
 
-    async def run(self) -> None:
-        """For ever."""
-        while True:
-            await asyncio.sleep(TURN_S)
-            self.turn()
-
     def turn(self) -> None:
         """Write the endpoints with their weights where either has changed enough to matter."""
         self._latencies.fade(time.monotonic())
         here = set()
         for path in Path().glob(f"{ENDPOINTS}*.json"):
-            with suppress(OSError, ValueError):  # a full disk: what was told holds until there is room
+            with suppress(
+                OSError, ValueError, LookupError
+            ):  # a full disk: what was told holds until there is room
                 here.update(self._pool(path))
         self._latencies.keep(here)
 
@@ -155,7 +162,7 @@ class Feeder:
         if source != before or any(_differs(told.get(server), now) for server, now in weights.items()):
             for each in members:
                 each["load_balancing_weight"] = weights[_address(each)]
-            _replace(Path(WEIGHTED + path.name.removeprefix(ENDPOINTS)), json.dumps(answer))
+            envoy_changes.replace(Path(WEIGHTED + path.name.removeprefix(ENDPOINTS)), json.dumps(answer))
             self._told[path.name] = source, weights
         return list(weights)
 
@@ -193,12 +200,6 @@ def _address(member: Message) -> str:
     return f"[{host}]:{address['port_value']}" if ":" in host else f"{host}:{address['port_value']}"
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def drain(admin: Path, envoy: subprocess.Popen[bytes]) -> None:
     """Return when nothing is under way any more, or it has lasted too long."""
     deadline = time.monotonic() + DRAIN_WITHIN_S
@@ -212,8 +213,7 @@ def drain(admin: Path, envoy: subprocess.Popen[bytes]) -> None:
 
 def under_way(admin: Path) -> int:
     """Requests, or at layer 4 connections, that have not ended. Raises OSError when nobody answers."""
-    lines = envoy_admin.ask(admin, "/stats?filter=downstream_(rq|cx)_active").decode().splitlines()
-    told = dict(line.split(": ", 1) for line in lines)
+    told = envoy_admin.figures(admin, "downstream_(rq|cx)_active")
     return sum(int(told.get(name, 0)) for name in UNDER_WAY)
 
 

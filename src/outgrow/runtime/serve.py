@@ -3,6 +3,9 @@
     OUTGROW_APP          module:attribute of the ASGI application
     OUTGROW_LISTEN_FDS   the descriptors of inherited listening sockets, with commas between them;
                          without it, it listens on OUTGROW_HOST (127.0.0.1) and OUTGROW_PORT (8000)
+    OUTGROW_PROXIES      hosts of balancers, with commas between them, that overwrite X-Forwarded-For and
+                         X-Forwarded-Proto: what they say there is the client; nobody else is believed
+    OUTGROW_RELAYS       hosts of balancers that pass bytes on: nobody knows who is behind them
 
 Exit codes: 0 after SIGTERM or SIGINT, once the requests under way are answered; 78 when the application
 is broken, after one JSON line that says why (see failure.py); 3 when it could not start this time.
@@ -16,7 +19,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Collection, Generator
 from contextlib import contextmanager
 
 import uvicorn
@@ -48,8 +51,9 @@ class Guarded:
     application that does not use Outgrow's middleware.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, relays: Collection[str] = ()) -> None:
         self._app = app
+        self._relays = relays
         self._shallow = OwnPaths(Health(), endpoints.Telemetry(), None).shallow
         self.failure: BaseException | None = None
 
@@ -59,6 +63,8 @@ class Guarded:
             return self._shallow(scope, send)
         if kind == "lifespan":
             return self._watch(scope, receive, send)
+        if self._relays and (client := scope.get("client")) and client[0] in self._relays:
+            scope["client"] = None  # else whoever comes through it would seem to be on this machine
         return self._app(scope, receive, send)
 
     async def _watch(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -108,8 +114,14 @@ def inherited_sockets(environment: dict[str, str]) -> list[socket.socket] | None
     return sockets
 
 
+def hosts(environment: dict[str, str], name: str) -> list[str]:
+    """The hosts that this variable lists."""
+    return [host for host in environment.get(name, "").split(",") if host]
+
+
 def configuration(app: App, environment: dict[str, str]) -> uvicorn.Config:
     """uvicorn with what is fastest, and without what Outgrow does itself (logs) or nobody needs."""
+    proxies = hosts(environment, "OUTGROW_PROXIES")
     return uvicorn.Config(
         app,
         host=environment.get("OUTGROW_HOST", "127.0.0.1"),
@@ -119,8 +131,9 @@ def configuration(app: App, environment: dict[str, str]) -> uvicorn.Config:
         interface="asgi3",
         log_config=None,
         access_log=False,
-        # A client could otherwise name any address as its own; a tier in front says so in the topology.
-        proxy_headers=False,
+        # A client could otherwise name any address as its own.
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
@@ -129,7 +142,7 @@ def configuration(app: App, environment: dict[str, str]) -> uvicorn.Config:
 
 def serve(app: App, environment: dict[str, str]) -> int:
     """Serve until a signal; returns the exit code."""
-    guarded = Guarded(app)
+    guarded = Guarded(app, hosts(environment, "OUTGROW_RELAYS"))
     server = Server(configuration(guarded, environment))
     # What the imports made lives as long as the process: the collector need not look at it again.
     gc.collect()
