@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -77,12 +78,12 @@ async def db(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-def open_database(url: str, **settings: object) -> Database:
+def open_database(url: str, events: Events | None = None, **settings: object) -> Database:
     engine = "sqlite" if url.startswith("sqlite") else "postgres"
     return Database(
         Settings(engine=engine, shards=(Shard("0", (Node("db", url),)),), checkout_timeout_s=1.0, **settings),  # type: ignore[arg-type]
         passwords={},
-        events=Events(),
+        events=events or Events(),
         ids=Ids(),
         headers=lambda: "{}",
     )
@@ -396,6 +397,35 @@ async def test_a_slow_query_does_not_stop_the_others(db: Database) -> None:
 
     await asyncio.gather(read(slow, "slow"), *(read(sa.text("SELECT 1"), "quick") for _ in range(5)))
     assert done[-1] == "slow"
+
+
+async def test_a_known_query_that_turns_slow_or_fails_is_told_once(database_url: str) -> None:
+    await migrate(database_url, None)
+    events = Events()
+    database = open_database(database_url, events)
+    await database.open()
+    numbers = sa.text(
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < CAST(:most AS bigint))"
+        " SELECT count(*) FROM n"
+    )
+    async with database.read() as tx:
+        assert await tx.value(numbers, most=3) == 3
+    told: list[tuple[object, ...]] = []
+    events.query_finished.subscribe(lambda *values: told.append(values))
+    started = time.perf_counter()
+    async with database.read() as tx:
+        assert await tx.value(numbers, most=1_000_000) == 1_000_000
+    took = time.perf_counter() - started
+    with pytest.raises(errors.DatabaseError):
+        async with database.read() as tx:
+            await tx.value(numbers, most=2**70)
+    (node, label, seconds, error), failed = told
+    assert (node, label, error) == ("db", "WITH text", None)
+    assert took / 2 < seconds <= took  # type: ignore[operator]
+    assert failed[3] == "DatabaseError"
+    with pytest.raises(errors.UnitOfWorkClosed):
+        await tx.value(numbers, most=3)
+    await database.close()
 
 
 async def test_missing_tables_of_our_own_are_told(database_url: str) -> None:

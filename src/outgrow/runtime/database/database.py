@@ -118,11 +118,12 @@ class Database:
             raise Misuse(
                 f"level={level!r} is no consistency level", hint=f"one of: {', '.join(sorted(LEVELS))}"
             )
-        return Read(self._primary, self._events, snapshot)
+        primary = self._primary
+        return Read(primary, _snapshot=True) if snapshot else primary.read(primary)
 
     def write(self, key: object = None) -> Write:
         """A block that is one transaction on the primary: leaving it commits, an exception rolls back."""
-        return Write(self._shard, self._events, self._staging)
+        return Write(self._primary, _shard=self._shard, _events=self._events, _staging=self._staging)
 
     async def scatter(
         self,

@@ -16,6 +16,7 @@ import random
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from outgrow import endpoints, errors
 from outgrow.runtime.bookmark import ZERO, Position
 from outgrow.runtime.database.session import BlockSession, session_on
 from outgrow.runtime.database.statement import Compiled, Compiler
+from outgrow.runtime.database.unit import Read
 from outgrow.runtime.events import Events
 
 PREPARED_MAX = 256
@@ -229,6 +231,7 @@ class Postgres:
     """The node: a pool of connections to one server."""
 
     engine = "postgres"
+    read = Read
 
     def __init__(
         self, node: endpoints.Node, settings: endpoints.Database, password: str | None, events: Events
@@ -236,7 +239,7 @@ class Postgres:
         self.name = node.name
         self.dialect = PGDialect_asyncpg()
         self.dialect.dbapi = PGDialect_asyncpg.import_dbapi()
-        self.compiler = Compiler(self.dialect)
+        self.compiler = Compiler(self.dialect, partial(events.query_finished.bound, node.name))
         self.position = ZERO
         self._timeline = settings.shards[0].timeline
         self._url = node.url

@@ -17,6 +17,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from outgrow import endpoints, errors
 from outgrow.runtime.bookmark import ZERO, Position
+from outgrow.runtime.database.at_once import INLINE_LOOKS, ReadAtOnce
 from outgrow.runtime.database.session import BlockSession, session_on
 from outgrow.runtime.database.statement import Compiled, Compiler
 from outgrow.runtime.events import Events
@@ -41,9 +43,6 @@ THREAD_RUNS = 16
 
 PROGRESS_STEPS = 4_000
 """Virtual machine instructions between two looks: about 0.2 ms."""
-
-INLINE_LOOKS = 25
-"""What INLINE_S is in looks. Work is counted and not time: another thread or process may hold the core."""
 
 INLINE_WAIT_S = 0.05
 """For what is not work: the disk."""
@@ -108,24 +107,26 @@ class RawConnection(sqlite3.Connection):
 class Connection:
     """One sqlite3 connection, used by one block at a time."""
 
-    __slots__ = ("_cursor", "_deadline", "_looks", "_node", "commits", "raw", "writer")
+    __slots__ = ("_node", "began", "cursor", "looks", "raw", "surplus", "writer")
 
-    def __init__(self, node: SQLite, raw: sqlite3.Connection, *, writer: bool) -> None:
+    def __init__(self, node: SQLite, raw: sqlite3.Connection, *, writer: bool, surplus: bool) -> None:
         self._node = node
         self.raw = raw
         self.writer = writer
-        self._cursor = raw.cursor(sqlite3.Cursor)
-        self._deadline = 0.0
-        self._looks = UNLIMITED
+        self.surplus = surplus
+        self.cursor = raw.cursor(sqlite3.Cursor)
+        self.began = 0.0
+        self.looks = UNLIMITED
         raw.set_progress_handler(self._check_clock, PROGRESS_STEPS)
 
     def _allow(self) -> None:
         """From now on only the statement timeout interrupts."""
-        self._deadline, self._looks = perf_counter() + self._node.statement_timeout_s, UNLIMITED
+        self.began, self.looks = perf_counter(), UNLIMITED
 
     def _check_clock(self) -> int:
-        self._looks -= 1
-        return self._looks < 0 or perf_counter() > self._deadline
+        self.looks -= 1
+        wait_s = INLINE_WAIT_S if self.looks < INLINE_LOOKS else self._node.statement_timeout_s
+        return self.looks < 0 or perf_counter() > self.began + wait_s
 
     async def rows(self, compiled: Compiled, parameters: Mapping[str, Any], /) -> list[Row]:
         """Every row. A result processor's value takes the place of the driver's."""
@@ -134,19 +135,23 @@ class Connection:
         else:
             sql, arguments = compiled.sql, compiled.arguments(parameters)
         if compiled.slow or self.writer:
-            rows = await self._run(compiled, lambda: self._cursor.execute(sql, arguments).fetchall())
+            rows = await self._run(compiled, lambda: self.cursor.execute(sql, arguments).fetchall())
         else:
-            self._deadline, self._looks = perf_counter() + INLINE_WAIT_S, INLINE_LOOKS
+            self.began, self.looks = perf_counter(), INLINE_LOOKS
             try:
-                rows = self._cursor.execute(sql, arguments).fetchall()
+                rows = self.cursor.execute(sql, arguments).fetchall()
             except _REFUSED as error:
-                if not _interrupted(error):
-                    raise self._node.translate(error, compiled.label) from error
-                compiled.slow = THREAD_RUNS
-                rows = await self._run(compiled, lambda: self._cursor.execute(sql, arguments).fetchall())
-        if compiled.results and rows:
-            return self._process(compiled, rows)
-        return rows
+                self.refused(compiled, error)
+                rows = await self._run(compiled, lambda: self.cursor.execute(sql, arguments).fetchall())
+        return self.processed(compiled, rows) if compiled.results else rows
+
+    def refused(self, compiled: Compiled, error: BaseException) -> None:
+        """Raises what a failed statement means, unless it was only slow: then a thread is to try again."""
+        if not isinstance(error, _REFUSED):
+            raise error
+        if not _interrupted(error):
+            raise self._node.translate(error, compiled.label) from error
+        compiled.slow = THREAD_RUNS
 
     async def count(self, compiled: Compiled, parameters: Mapping[str, Any], /) -> int:
         """How many rows it changed; of a SELECT, how many it found."""
@@ -157,8 +162,8 @@ class Connection:
         )
 
         def call() -> int:
-            found = len(self._cursor.execute(sql, arguments).fetchall())
-            return found if self._cursor.rowcount < 0 else self._cursor.rowcount
+            found = len(self.cursor.execute(sql, arguments).fetchall())
+            return found if self.cursor.rowcount < 0 else self.cursor.rowcount
 
         return await self._run(compiled, call)
 
@@ -166,7 +171,7 @@ class Connection:
         """One execution for each set of parameters; in a thread when there are many."""
         arguments = [compiled.arguments(each) for each in parameters]
         await self._run(
-            compiled, lambda: self._cursor.executemany(compiled.sql, arguments), thread=len(arguments) > 100
+            compiled, lambda: self.cursor.executemany(compiled.sql, arguments), thread=len(arguments) > 100
         )
 
     async def begin(self, mode: str, /) -> None:
@@ -177,8 +182,8 @@ class Connection:
         if mode == "write":
             await self._begin_immediate()
         else:
-            self._cursor.execute("BEGIN")
-            self._cursor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+            self.cursor.execute("BEGIN")
+            self.cursor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
 
     async def commit(self, *, doomed: bool) -> Position:
         """Raise the commit counter, commit, and return the position. Raises Conflict when doomed."""
@@ -193,31 +198,31 @@ class Connection:
 
         try:
             # Only what waits for the disk goes to the thread: there, each step waits for the interpreter too.
-            timeline, commits = self._cursor.execute(
+            timeline, commits = self.cursor.execute(
                 "UPDATE outgrow_position SET commits = commits + 1 RETURNING timeline, commits"
             ).fetchall()[0]
             await self._node.in_thread(self._commit) if self._node.durable else self._commit()
             position = Position(self._node.timeline + timeline, commits)
         except (sqlite3.Error, IndexError) as error:
             if self.raw.in_transaction:
-                self._cursor.execute("ROLLBACK")
+                self.cursor.execute("ROLLBACK")
             raise self._node.translate(error, "COMMIT") from error
         self._node.position = max(self._node.position, position)
         return position
 
     def _commit(self) -> None:
-        self._cursor.execute("COMMIT")
+        self.cursor.execute("COMMIT")
 
     async def rollback(self) -> None:
         """End the transaction, if SQLite has not done so itself."""
         if self.raw.in_transaction:
             self._allow()
-            self._cursor.execute("ROLLBACK")
+            self.cursor.execute("ROLLBACK")
 
     async def savepoint(self, verb: str, name: str, /) -> None:
         """SAVEPOINT, ROLLBACK TO SAVEPOINT or RELEASE SAVEPOINT."""
         self._allow()
-        self._cursor.execute(f"{verb} {name}")
+        self.cursor.execute(f"{verb} {name}")
 
     def session(self) -> AsyncSession:
         """A SQLAlchemy session on this connection's transaction."""
@@ -230,7 +235,7 @@ class Connection:
         delay = 0.001
         while True:
             try:
-                self._cursor.execute("BEGIN IMMEDIATE")
+                self.cursor.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or perf_counter() > deadline:
@@ -257,13 +262,14 @@ class Connection:
             compiled.slow -= 1
         return result
 
-    def _process(self, compiled: Compiled, rows: list[Row]) -> list[Row]:
+    def processed(self, compiled: Compiled, rows: list[Row]) -> list[Row]:
+        """The rows, their values as SQLAlchemy's types want them."""
         processed = []
         for row in rows:
             values = list(row)
             for index, processor in compiled.results:
                 values[index] = processor(values[index])
-            processed.append(Row(self._cursor, tuple(values)))
+            processed.append(Row(self.cursor, tuple(values)))
         return processed
 
 
@@ -271,6 +277,7 @@ class SQLite:
     """The node: a file, its writer and its readers."""
 
     engine = "sqlite"
+    read = ReadAtOnce
 
     def __init__(
         self, node: endpoints.Node, settings: endpoints.Database, password: str | None, events: Events
@@ -279,7 +286,7 @@ class SQLite:
         self.path = file_of(node.url)
         self.dialect = Dialect()
         self.dialect.dbapi = sqlite3  # type: ignore[assignment]
-        self.compiler = Compiler(self.dialect)
+        self.compiler = Compiler(self.dialect, partial(events.query_finished.bound, node.name))
         self.durable = settings.durability == "full"
         self.statement_timeout_s = settings.statement_timeout_s
         self.checkout_timeout_s = settings.checkout_timeout_s
@@ -287,8 +294,10 @@ class SQLite:
         self.timeline = settings.shards[0].timeline
         self._events = events
         self._size = settings.pool
-        self._readers: list[Connection] = []
-        self._readers_out = 0
+        self.idle: list[Connection] = []
+        self._readers = 0
+        self._kept = 0
+        self.done: asyncio.Future[None]
         self._writer: Connection | None = None
         self._writing = asyncio.Lock()
         self._threads: ThreadPoolExecutor | None = None
@@ -298,6 +307,8 @@ class SQLite:
         # A COMMIT in its thread takes the interpreter's lock many times. At the usual 5 ms for each, a loop
         # that never rests made it wait for seconds, and every other writer with it.
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
+        self.done = asyncio.get_running_loop().create_future()
+        self.done.set_result(None)
         self._threads = ThreadPoolExecutor(min(self._size, 8), thread_name_prefix="outgrow-sqlite")
         self._writer = self._connected(self._open_writer(), writer=True)
         try:
@@ -311,21 +322,21 @@ class SQLite:
         async with self._writing:
             if self._threads is not None:
                 self._threads.shutdown()
-            for connection in [*self._readers, *([self._writer] if self._writer else [])]:
+            for connection in [*self.idle, *([self._writer] if self._writer else [])]:
                 self._close(connection)
-            self._readers, self._writer, self._threads = [], None, None
+            self._readers -= len(self.idle)
+            self._kept -= len(self.idle)
+            self.idle, self._writer, self._threads = [], None, None
 
     def take(self) -> Connection | None:
         """An idle reader, at once."""
-        if not self._readers:
-            return None
-        self._readers_out += 1
-        return self._readers.pop()
+        return self.idle.pop() if self.idle else None
 
     async def acquire(self) -> Connection:
         """A reader, refused every write by SQLite itself."""
-        connection = self._connected(self._open_reader(), writer=False)
-        self._readers_out += 1
+        connection = self._connected(self._open_reader(), surplus=self._kept >= self._size)
+        self._readers += 1
+        self._kept += not connection.surplus
         return connection
 
     async def acquire_writer(self) -> Connection:
@@ -364,12 +375,13 @@ class SQLite:
                 self._writer = None
             self._writing.release()
             return
-        self._readers_out -= 1
+        if not broken and not connection.surplus:
+            self.idle.append(connection)
+            return
+        self._readers -= 1
+        self._kept -= not connection.surplus
         if not broken:
-            if len(self._readers) < self._size:
-                self._readers.append(connection)
-            else:
-                self._close(connection)
+            self._close(connection)
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         """Run it beside the event loop."""
@@ -389,8 +401,8 @@ class SQLite:
     def figures(self) -> dict[str, int]:
         """Connections by state."""
         return {
-            "idle": len(self._readers),
-            "used": self._readers_out + self._writing.locked(),
+            "idle": len(self.idle),
+            "used": self._readers - len(self.idle) + self._writing.locked(),
             "max": self._size + 1,
         }
 
@@ -434,9 +446,9 @@ class SQLite:
             ) from error
         return raw
 
-    def _connected(self, raw: RawConnection, *, writer: bool) -> Connection:
+    def _connected(self, raw: RawConnection, *, writer: bool = False, surplus: bool = False) -> Connection:
         self._events.connection_opened(self.name)
-        return Connection(self, raw, writer=writer)
+        return Connection(self, raw, writer=writer, surplus=surplus)
 
     def _close(self, connection: Connection) -> None:
         connection.raw.close()

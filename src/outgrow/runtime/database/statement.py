@@ -21,6 +21,7 @@ from sqlalchemy.sql.elements import ClauseElement, TextClause
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 
 from outgrow.errors import StatementError
+from outgrow.runtime.events import Bound
 
 Processor = Callable[[Any], Any]
 Parameters = Mapping[str, Any]
@@ -31,8 +32,9 @@ STATEMENTS_MAX = 1024
 class Compiled:
     """One statement in one dialect, ready for the driver.
 
-    `arguments(parameters)` gives the driver's positional arguments. `slow` is set by a driver that
-    has seen the statement block for too long.
+    `arguments(parameters)` gives the driver's positional arguments, and `finished` tells of its end. `slow`
+    is set by a driver that has seen the statement block for too long; `at_once` is whether its text is
+    fixed and it is not slow.
     """
 
     __slots__ = (
@@ -41,18 +43,23 @@ class Compiled:
         "_defaults",
         "_getter",
         "_names",
+        "_slow",
+        "arguments",
+        "at_once",
         "columns",
         "expanding",
+        "finished",
         "is_insert",
         "label",
         "results",
         "returns_rows",
-        "slow",
         "source",
         "sql",
     )
 
-    def __init__(self, source: Executable, dialect: Dialect, names: Sequence[str]) -> None:
+    def __init__(
+        self, source: Executable, dialect: Dialect, names: Sequence[str], finished: Callable[[str], Bound]
+    ) -> None:
         takes_columns = isinstance(source, UpdateBase)
         try:
             compiler = source.compile(dialect=dialect, column_keys=list(names) if takes_columns else None)  # type: ignore[attr-defined]
@@ -64,7 +71,7 @@ class Compiled:
         self.sql = str(compiler)
         self.columns = frozenset(names) if takes_columns else None
         self.label = _label(source)
-        self.slow = 0
+        self.finished = finished(self.label)
         self.is_insert = bool(compiler.isinsert)
         self.expanding = bool(compiler.post_compile_params or compiler.literal_execute_params)
         self._names: tuple[str, ...] = tuple(compiler.positiontup or ())
@@ -78,6 +85,12 @@ class Compiled:
             for index, name in enumerate(self._names)
             if name in binds and not isinstance(binds[name], tuple)
         )
+        self.arguments: Callable[[Parameters], Sequence[Any]] = (
+            _single(self._names[0], self._complete)
+            if len(self._names) == 1 and not self._binds
+            else self._arguments
+        )
+        self.slow = 0
         self.results = _result_processors(compiler, dialect)
         self.returns_rows = bool(
             compiler._result_columns
@@ -85,7 +98,17 @@ class Compiled:
             or not (takes_columns or compiler.isddl)  # type: ignore[attr-defined]
         )
 
-    def arguments(self, parameters: Parameters) -> Sequence[Any]:
+    @property
+    def slow(self) -> int:
+        """How often it still goes to a thread."""
+        return self._slow
+
+    @slow.setter
+    def slow(self, runs: int) -> None:
+        self._slow = runs
+        self.at_once = not (runs or self.expanding or self.columns is not None)
+
+    def _arguments(self, parameters: Parameters) -> Sequence[Any]:
         """The positional arguments. Raises StatementError for a missing or an unknown name."""
         names = self._names
         if len(parameters) != len(names):
@@ -140,22 +163,35 @@ class Compiled:
         return values
 
 
+def _single(name: str, complete: Callable[[Parameters], Sequence[Any]]) -> Callable[..., Sequence[Any]]:
+    """`arguments` for one name, which is most often the key."""
+
+    def arguments(parameters: Parameters) -> Sequence[Any]:
+        if len(parameters) == 1 and name in parameters:
+            return (parameters[name],)
+        return complete(parameters)
+
+    return arguments
+
+
 class Compiler:
     """Compiled statements of one dialect, found by the statement's identity.
 
     Statements built once are compiled once. One built anew for each call is compiled anew (about
-    150 us), and only the newest 1,024 are kept, so a program that does so does not leak.
+    150 us), and only the newest 1,024 are kept, so a program that does so does not leak. `finished` makes
+    of a label the event that tells of such a statement's end.
     """
 
-    __slots__ = ("_dialect", "_known")
+    __slots__ = ("_dialect", "_finished", "known")
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, finished: Callable[[str], Bound]) -> None:
         self._dialect = dialect
-        self._known: dict[int, Compiled] = {}
+        self._finished = finished
+        self.known: dict[int, Compiled] = {}
 
     def compile(self, statement: Executable, parameters: Parameters) -> Compiled:
         """The compiled form. Raises StatementError when it is no Core statement."""
-        known = self._known.get(id(statement))
+        known = self.known.get(id(statement))
         if known is not None and (known.columns is None or known.columns == parameters.keys()):
             return known
         if not (isinstance(statement, ClauseElement) and isinstance(statement, Executable)):
@@ -163,9 +199,10 @@ class Compiler:
                 f"{type(statement).__name__} is not a SQLAlchemy Core statement",
                 hint='use select(), insert(), update(), delete() or text("...")',
             )
-        if len(self._known) >= STATEMENTS_MAX:
-            del self._known[next(iter(self._known))]
-        compiled = self._known[id(statement)] = Compiled(statement, self._dialect, tuple(parameters))
+        if len(self.known) >= STATEMENTS_MAX:
+            del self.known[next(iter(self.known))]
+        compiled = Compiled(statement, self._dialect, tuple(parameters), self._finished)
+        self.known[id(statement)] = compiled
         return compiled
 
 

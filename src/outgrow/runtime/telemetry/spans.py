@@ -6,6 +6,7 @@ slow and failed requests, otlp.py sends those of sampled and failed ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 from outgrow.runtime.events import Events
@@ -20,7 +21,7 @@ WAIT_SHOWN_S = 0.0005
 
 def subscribe(events: Events) -> None:
     """Keep the parts of what runs from now on."""
-    events.query_finished.subscribe(query)
+    events.query_finished.subscribe(query, query_of)
     events.transaction_finished.subscribe(transaction)
     events.connection_waited.subscribe(waited)
     events.cache_loaded.subscribe(loaded)
@@ -28,9 +29,19 @@ def subscribe(events: Events) -> None:
 
 def query(node: str, label: str, seconds: float, error: str | None) -> None:
     """A statement has been run."""
-    scope = current.get()
-    if scope is not None and len(scope.spans) < SPANS_MAX:
-        scope.spans.append(Span("query", label, node, perf_counter(), seconds, error))
+    _keep("query", label, node, seconds, error)
+
+
+def query_of(node: str, label: str) -> Callable[[float, float, str | None], None]:
+    """The same for the statements of one label."""
+    scope_of = current.get
+
+    def heard(ended: float, seconds: float, error: str | None) -> None:
+        scope = scope_of()
+        if scope is not None and len(scope.spans) < SPANS_MAX:
+            scope.spans.append(Span("query", label, node, ended, seconds, error))
+
+    return heard
 
 
 def transaction(node: str, outcome: str, seconds: float) -> None:
