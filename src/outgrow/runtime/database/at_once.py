@@ -34,12 +34,12 @@ class ReadAtOnce(Read, eq=False):
         self._connection = idle.pop()
         return self
 
-    def __aexit__(
+    def __aexit__(  # type: ignore[override]  # awaited like a coroutine by all who await it
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Awaitable[None]:
         connection = self._connection
         if error is not None or self._session is not None or connection.surplus:
-            return self._leave(error)
+            return Read.__aexit__(self, kind, error, trace)
         self._connection = None
         node = self._node
         node.idle.append(connection)

@@ -200,12 +200,9 @@ class Read(Unit, eq=False):
         self._connection = connection
         return self
 
-    def __aexit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Awaitable[None]:
-        return self._leave(error)
-
-    async def _leave(self, error: BaseException | None) -> None:
+    ) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None
         # A cancelled statement may still be under way on this connection: it is not used again.
