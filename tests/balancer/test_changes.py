@@ -79,10 +79,12 @@ async def test_routes(tmp_path: Path) -> None:
         assert not clients.failed and it["videos-2"].count > 100 < it["app-1"].count
 
 
-async def test_a_pool_comes_with_its_route_and_goes_after_it(tmp_path: Path) -> None:
-    pools = "balancer.pools = { videos = 1 }\n"
+@pytest.mark.parametrize("algorithm", ["round-robin", "least-response-time"])
+async def test_a_pool_comes_with_its_route_and_goes_after_it(tmp_path: Path, algorithm: str) -> None:
+    base = f'balancer.algorithm = "{algorithm}"\n'
+    pools = base + "balancer.pools = { videos = 1 }\n"
     routed = pools + '[[balancer.routes]]\nprefix = "/"\npool = "videos"\n'
-    async with balanced(tmp_path, "", app=1) as it, load(it) as clients:
+    async with balanced(tmp_path, base, app=1) as it, load(it) as clients:
         running = asyncio.create_task(clients.at_rate(300, 3.0))
         await asyncio.sleep(0.3)
         added = it.add("videos")
@@ -90,7 +92,7 @@ async def test_a_pool_comes_with_its_route_and_goes_after_it(tmp_path: Path) -> 
         it.change(routed)
         await eventually(lambda: added.count, "its traffic")
         await asyncio.sleep(0.3)
-        it.change("")
+        it.change(base)
         await eventually(lambda: '"videos"' not in (it.folder / "cds.json").read_text(), "the pool to go")
         await running
         assert not clients.failed

@@ -28,18 +28,28 @@ def begin(folder: Path) -> None:
 def turn(folder: Path, admin: Path) -> None:
     """One step towards what is wanted, if there is one to take. Raises OSError, ValueError."""
     pools, routes = (folder / POOLS).read_text(), (folder / WANTED).read_text()
-    if routes == (folder / ROUTES).read_text():
-        _update(folder / CLUSTERS, pools)
+    before, current = (folder / CLUSTERS).read_text(), (folder / ROUTES).read_text()
+    if (pools, routes) == (before, current):
         return
-    wanted = json.loads(pools)
     json.loads(routes)  # what is no JSON is taken no further
-    names = {pool["name"] for pool in wanted["resources"]}
-    before = json.loads((folder / CLUSTERS).read_text())["resources"]
-    leaving = [pool for pool in before if pool["name"] not in names]
-    both: Message = {"resources": [*wanted["resources"], *leaving]}
-    _update(folder / CLUSTERS, json.dumps(both) if leaving else pools)
+    wanted: list[Message] = json.loads(pools)["resources"]
+    if not all((folder / _endpoints(pool)).exists() for pool in wanted):
+        return  # Envoy would refuse the pool and never ask again; the weights are written in a moment
+    if routes == current:
+        replace(folder / CLUSTERS, pools)
+        return
+    names = {pool["name"] for pool in wanted}
+    leaving = [pool for pool in json.loads(before)["resources"] if pool["name"] not in names]
+    both = json.dumps({"resources": [*wanted, *leaving]}) if leaving else pools
+    if both != before:
+        replace(folder / CLUSTERS, both)
     if names <= _ready(admin):
         replace(folder / ROUTES, routes)
+
+
+def _endpoints(pool: Message) -> str:
+    path: str = pool["eds_cluster_config"]["eds_config"]["path_config_source"]["path"]
+    return path
 
 
 def _ready(admin: Path) -> set[str]:
@@ -49,11 +59,6 @@ def _ready(admin: Path) -> set[str]:
     except (OSError, HTTPException):
         return set()
     return {cluster["name"] for cluster in told["cluster_statuses"]}
-
-
-def _update(path: Path, text: str) -> None:
-    if path.read_text() != text:
-        replace(path, text)
 
 
 def replace(path: Path, text: str) -> None:

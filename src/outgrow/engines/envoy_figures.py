@@ -49,9 +49,7 @@ class Figures(NamedTuple):
 
 def figures(admin: Path) -> Figures:
     """Those of now, from the admin socket. Raises OSError when the balancer does not answer."""
-    told = envoy_admin.figures(
-        admin, r"^(http\.balancer|listener\..*)\.downstream_(rq_total|rq_5xx|.._active)$"
-    )
+    told = envoy_admin.figures(admin, r"^(http|tcp)\.balancer\.downstream_")
     p50_s, p99_s = _latencies(admin)
     return Figures(
         requests=int(told.get(REQUESTS, 0)),

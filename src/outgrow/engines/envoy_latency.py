@@ -136,9 +136,11 @@ class Reader:
     def feed(self, data: bytes) -> list[Record]:
         """Those that are complete now. A message's last part says nothing of its end: the next one does."""
         first, *rest = (self._held + data).split(MARK)
-        if first or len(data) > HELD_MAX:
-            raise msgspec.DecodeError("the stream does not begin with a message of ours")
         self._held = b""
+        if first and not rest and MARK.startswith(first):
+            self._held = first
+        elif first:
+            raise msgspec.DecodeError("the stream does not begin with a message of ours")
         messages = []
         for number, part in enumerate(rest, 1):
             try:

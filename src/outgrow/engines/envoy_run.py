@@ -115,9 +115,9 @@ async def turn_for_ever(feeder: Feeder) -> None:
     """Bring what has changed to Envoy. What cannot be read or written now is tried again."""
     while True:
         await asyncio.sleep(TURN_S)
+        feeder.turn()
         with suppress(OSError, ValueError, LookupError):
             await asyncio.to_thread(envoy_changes.turn, Path(), Path(ADMIN))
-        feeder.turn()
 
 
 class Feeder:
