@@ -65,7 +65,7 @@ class Envoy:
         self._servers = tuple(servers)
         self._place = placement
         port = topology.application.port
-        addresses = [Address(_numeric(topology.application.host), port), Address(placement.host, port)]
+        addresses = [Address(topology.application.host, port), Address(placement.host, port)]
         self._nodes = {
             f"balancer-{number}": address
             for number, address in enumerate(addresses[: topology.balancer.copies], 1)
@@ -153,7 +153,7 @@ class Envoy:
         if settings.tls.enabled:
             secrets = [self._secret()]
             yield _resources(folder / SECRETS, "extensions.transport_sockets.tls.v3.Secret", secrets)
-        listener = envoy_listener.listener(settings, self._nodes[name])
+        listener = envoy_listener.listener(settings, _numeric(self._nodes[name]))
         yield _resources(folder / "lds.json", "config.listener.v3.Listener", [listener])
 
 
@@ -191,14 +191,16 @@ def _file(path: Path, message: Message) -> File:
     return File(str(path), json.dumps(message, indent=1), 0o600)
 
 
-def _numeric(host: str) -> str:
+def _numeric(address: Address) -> Address:
     """Envoy listens on addresses alone. Raises Misuse for a name that stands for none."""
+    host = address.host
     try:
-        return str(ipaddress.ip_address(host))
+        return Address(str(ipaddress.ip_address(host)), address.port)
     except ValueError:
         pass
     try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return Address(str(found[0][4][0]), address.port)
     except OSError as error:
         raise Misuse(
             f"application.host is {host}, and that is no address of this machine: {error.strerror}",
