@@ -23,7 +23,6 @@ import msgspec
 from outgrow.errors import Misuse, StateUnreadable
 
 if TYPE_CHECKING:
-    from outgrow.topology.model import Database as TopologyDatabase
     from outgrow.topology.model import Topology
 
 VERSION = 1
@@ -76,6 +75,19 @@ class Queue(msgspec.Struct, frozen=True):
     workers: int = 4
 
 
+class Sessions(msgspec.Struct, frozen=True):
+    """The tier of sessions. The URL carries no password; times in seconds."""
+
+    engine: Literal["off", "memory", "database", "redis"] = "off"
+    url: str | None = None
+    idle_timeout_s: float = 86_400.0
+    lifetime_s: float = 1_209_600.0
+    size_bytes_max: int = 16_384
+    cookie: str = "outgrow_session"
+    secure: Literal["auto", "always"] = "auto"
+    same_site: Literal["lax", "strict", "none"] = "lax"
+
+
 class Telemetry(msgspec.Struct, frozen=True):
     """What a process tells of itself, and to whom."""
 
@@ -96,6 +108,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     database: Database
     cache: Cache = Cache()
     queue: Queue = Queue()
+    sessions: Sessions = Sessions()
     telemetry: Telemetry = Telemetry()
     secrets_file: str | None = None
     moved: bool = False
@@ -109,7 +122,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 
     `application` is hex, at least 32 bytes: every signing key is derived from it.
     `passwords` maps a database node's name ("*" for any, "migrations" for the role that may create
-    tables) to its password.
+    tables, "sessions" for the server of the sessions) to its password.
     """
 
     application: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{2}){32,}$")]
@@ -183,7 +196,7 @@ def discover() -> tuple[Endpoints, Secrets]:
             f"{found / NAME}: application.secret is missing, and without a fleet nobody makes one",
             hint='write secret = "${APP_SECRET}" under [application], and export at least 32 characters',
         )
-    secrets = secrets_of(topology.application.secret, passwords_of(topology.database))
+    secrets = secrets_of(topology.application.secret, passwords_of(topology))
     return from_topology(topology, found), secrets
 
 
@@ -197,9 +210,13 @@ def split_password(url: str) -> tuple[str, str | None]:
     return urlunsplit(parts._replace(netloc=f"{user}@{hosts}")), unquote(password) or None
 
 
-def passwords_of(settings: TopologyDatabase) -> dict[str, str]:
-    """The passwords in the URLs of outgrow.toml: "*" is the application's, "migrations" the owner's."""
-    urls = {"*": settings.url, "migrations": settings.migrations_url}
+def passwords_of(topology: Topology) -> dict[str, str]:
+    """The passwords in the URLs of outgrow.toml, by what they are for (see Secrets)."""
+    urls = {
+        "*": topology.database.url,
+        "migrations": topology.database.migrations_url,
+        "sessions": topology.sessions.url,
+    }
     found = {role: split_password(url)[1] for role, url in urls.items() if url is not None}
     return {role: password for role, password in found.items() if password is not None}
 
@@ -215,14 +232,15 @@ def from_topology(
     *,
     epoch: int = 1,
     database_url: str | None = None,
+    sessions_url: str | None = None,
     secrets_file: str | None = None,
     control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `database_url` is where the fleet runs the database; without it the topology's own url or file
-    counts. A password in the URL is left out: it is in `passwords_of`. Raises Misuse when neither
-    says where the database is.
+    `database_url` and `sessions_url` are where the fleet runs these tiers; without them the topology's
+    own url or file counts. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when
+    neither says where the database is.
     """
     settings = topology.database
     url = database_url or settings.url
@@ -250,6 +268,7 @@ def from_topology(
         ),
         cache=Cache(engine=topology.cache.engine, entries_max=topology.cache.entries),
         queue=Queue(engine=topology.queue.engine, workers=topology.queue.workers),
+        sessions=_sessions(topology, sessions_url),
         telemetry=Telemetry(
             metrics=topology.telemetry.metrics,
             access_log=topology.telemetry.access_log,
@@ -261,14 +280,33 @@ def from_topology(
     )
 
 
+def _sessions(topology: Topology, url: str | None) -> Sessions:
+    settings = topology.sessions
+    own = split_password(settings.url)[0] if settings.url is not None else None
+    return Sessions(
+        engine=settings.engine,
+        url=url or own,
+        idle_timeout_s=settings.idle_timeout,
+        lifetime_s=settings.lifetime,
+        size_bytes_max=settings.size,
+        cookie=settings.cookie,
+        secure=settings.secure,
+        same_site=settings.same_site,
+    )
+
+
 def _require_no_password(document: Endpoints) -> None:
-    for shard in document.database.shards:
-        for node in shard.nodes:
-            if split_password(node.url)[1] is not None:
-                raise Misuse(
-                    f"the URL of database node {node.name} holds a password",
-                    hint="`split_password` takes it out; it belongs into Secrets.passwords",
-                )
+    urls = {
+        f"database node {node.name}": node.url for shard in document.database.shards for node in shard.nodes
+    }
+    if document.sessions.url is not None:
+        urls["the sessions"] = document.sessions.url
+    for what, url in urls.items():
+        if split_password(url)[1] is not None:
+            raise Misuse(
+                f"the URL of {what} holds a password",
+                hint="`split_password` takes it out; it belongs into Secrets.passwords",
+            )
 
 
 def _decode(path: str | os.PathLike[str], kind: type[T]) -> T:

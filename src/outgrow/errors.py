@@ -18,6 +18,10 @@
     │   ├── PortTaken
     │   └── StateUnreadable          a state file that is damaged
     ├── EngineMissing                a server program that is not installed
+    ├── SessionError                 a session could not be read or kept
+    │   ├── SessionsUnavailable      retryable: their store does not answer, so nobody knows what they hold
+    │   ├── SessionConflict          retryable: others changed it too often, or it has just got another id
+    │   └── SessionTooLarge          it holds more than sessions.size
     └── DatabaseError                what a database node answered
         ├── Unavailable              retryable: no node can serve, or the connection was lost
         ├── Conflict                 retryable: serialisation failure, deadlock, lock timeout
@@ -194,6 +198,40 @@ class EngineMissing(OutgrowError):
 
     def __init__(self, program: str, *, install: str) -> None:
         super().__init__(f"{program} is not installed", hint=f"install it: {install}")
+
+
+class SessionError(OutgrowError):
+    """A session could not be read or kept."""
+
+    retryable = False
+
+
+class SessionsUnavailable(SessionError):
+    """The store of the sessions does not answer. A change may or may not have been kept."""
+
+    retryable = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the sessions cannot be reached: {reason}", hint="their store is down or overloaded"
+        )
+
+
+class SessionConflict(SessionError):
+    """Nothing of this request's changes was kept."""
+
+    retryable = True
+
+
+class SessionTooLarge(SessionError):
+    """A session holds more than sessions.size; what was there before is kept."""
+
+    def __init__(self, size: int, size_max: int, key: str) -> None:
+        self.size = size
+        super().__init__(
+            f"a session of {size} bytes is larger than {size_max}; {key!r} is the largest part of it",
+            hint="keep large things in the database and their id in the session, or raise sessions.size",
+        )
 
 
 class DatabaseError(OutgrowError):

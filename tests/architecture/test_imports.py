@@ -37,7 +37,7 @@ DRIVERS: dict[str, tuple[str, ...]] = {
     "cachebox": ("runtime/cache/memory.py",),
     "opentelemetry": ("runtime/telemetry/otlp.py",),
     "uvicorn": ("runtime/serve.py",),
-    "redis": ("runtime/cache/redis.py", "runtime/queue/redis.py"),
+    "redis": ("runtime/cache/redis.py", "runtime/queue/redis.py", "runtime/sessions/redis.py"),
 }
 """A driver -> the files named after its server: one place to look, one place to replace."""
 

@@ -37,6 +37,15 @@ engine = "off"
 entries = 5
 [queue]
 workers = 3
+[sessions]
+engine = "redis"
+url = "rediss://me:hunter4@redis.internal:6380/0"
+idle_timeout = "30m"
+lifetime = "2d"
+size = 100
+cookie = "__Host-s"
+secure = "always"
+same_site = "strict"
 [telemetry]
 metrics = "off"
 access_log = false
@@ -170,7 +179,7 @@ def test_a_url_and_its_password(url: str, without: str, password: str | None) ->
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_password_comes_out_of_a_url(password: str) -> None:
     topology = parse(f'database.url = "postgresql://me:{quote(password, safe="")}@h/d"')
-    assert endpoints.passwords_of(topology.database) == {"*": password}
+    assert endpoints.passwords_of(topology) == {"*": password}
     made = endpoints.from_topology(topology, Path("/srv"))
     assert made.database.shards[0].nodes[0].url == "postgresql://me@h/d"
 
@@ -178,7 +187,7 @@ def test_any_password_comes_out_of_a_url(password: str) -> None:
 def test_no_secret_of_outgrow_toml_is_in_the_document() -> None:
     made = endpoints.from_topology(parse(FULL), Path("/srv"), secrets_file="/srv/secrets.json")
     text = msgspec.json.encode(made).decode() + repr(made)
-    for secret in ("hunt", "er2", "hunter3", "tell-nobody", "API_KEY"):
+    for secret in ("hunt", "er2", "hunter3", "hunter4", "tell-nobody", "API_KEY"):
         assert secret not in text
 
 
@@ -187,8 +196,12 @@ def test_secrets_are_not_shown() -> None:
 
 
 def test_every_password_has_its_role() -> None:
-    assert endpoints.passwords_of(parse(FULL).database) == {"*": "hunt/er2", "migrations": "hunter3"}
-    assert endpoints.passwords_of(parse("").database) == {}
+    assert endpoints.passwords_of(parse(FULL)) == {
+        "*": "hunt/er2",
+        "migrations": "hunter3",
+        "sessions": "hunter4",
+    }
+    assert endpoints.passwords_of(parse("")) == {}
 
 
 def test_a_secret_of_any_form_gives_a_key() -> None:
@@ -218,6 +231,16 @@ def test_everything_that_the_topology_says_is_in_the_document() -> None:
         ),
         cache=endpoints.Cache(engine="off", entries_max=5),
         queue=endpoints.Queue(engine="database", workers=3),
+        sessions=endpoints.Sessions(
+            engine="redis",
+            url="rediss://me@redis.internal:6380/0",
+            idle_timeout_s=1800.0,
+            lifetime_s=172_800.0,
+            size_bytes_max=100,
+            cookie="__Host-s",
+            secure="always",
+            same_site="strict",
+        ),
         telemetry=endpoints.Telemetry(
             metrics="off", access_log=False, otlp_endpoint="http://127.0.0.1:4318", trace_sample=0.5
         ),
@@ -240,6 +263,13 @@ def test_the_fleet_says_where_its_database_is() -> None:
     with pytest.raises(Misuse, match="needs a PostgreSQL") as caught:
         endpoints.from_topology(parse("stage = 2"), Path("/srv"))
     assert "url" in caught.value.hint
+
+
+def test_the_fleet_says_where_its_sessions_are() -> None:
+    made = endpoints.from_topology(
+        parse('sessions.engine = "redis"'), Path("/srv"), sessions_url="redis://app@127.7.0.2:6379"
+    )
+    assert made.sessions == endpoints.Sessions(engine="redis", url="redis://app@127.7.0.2:6379")
 
 
 # --- What a process finds ----------------------------------------------------------------------------
@@ -271,7 +301,7 @@ def test_without_one_outgrow_toml_here_or_above(empty: Path, monkeypatch: pytest
     monkeypatch.chdir(empty / "in" / "here")
     found, secrets = endpoints.discover()
     assert found == endpoints.from_topology(parse(FULL), empty)
-    assert secrets.passwords == {"*": "hunt/er2", "migrations": "hunter3"}
+    assert secrets.passwords == {"*": "hunt/er2", "migrations": "hunter3", "sessions": "hunter4"}
     assert secrets == endpoints.secrets_of("tell-nobody-0123456789-0123456789", secrets.passwords)
 
 

@@ -214,6 +214,11 @@ CONTRADICTIONS = [
         "before the host",
     ),
     ('[database]\nurl = "postgres://[0]/d"', "database.url", "an IPv6 address in brackets"),
+    ('[sessions]\nurl = "redis://h"', "sessions.url", 'engine = "redis"'),
+    ('[sessions]\nengine = "redis"\nurl = "redis://h?password=x"', "sessions.url", "before the host"),
+    ('[sessions]\nengine = "redis"\nurl = "redis://[0]"', "sessions.url", "an IPv6 address in brackets"),
+    ('[sessions]\nsame_site = "none"', "sessions.same_site", 'secure = "always"'),
+    ('[sessions]\ncookie = "__Host-s"', "sessions.cookie", 'secure = "always"'),
 ]
 
 

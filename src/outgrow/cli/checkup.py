@@ -33,6 +33,7 @@ EXTRAS = {
     "postgres": "Talk to PostgreSQL (stage 2 on)",
     "fleet": "Run PostgreSQL on this machine (stage 2 on)",
     "balancer": "Balance load between servers (stage 4 on)",
+    "redis": "Keep sessions in Redis (sessions.engine)",
     "otlp": "Send traces (telemetry.otlp_endpoint)",
 }
 """What each extra of the package is for; all of them are looked at."""
@@ -66,6 +67,8 @@ def all_checks(directory: Path | None, stage: str | None = None) -> list[Check]:
             checks += _postgres(topology)
         elif extra == "balancer":
             checks += _envoy(topology)
+        elif extra == "redis":
+            checks.append(_redis(topology))
     checks += findings
     if topology is not None:
         checks += _application(application.fleet_directory(directory), topology)
@@ -125,6 +128,8 @@ def _extras_needed(topology: Topology | None) -> set[str]:
         needed.add("postgres")
     if _runs_postgres(topology) and topology.database.programs is None:
         needed.add("fleet")
+    if topology.sessions.engine == "redis":
+        needed.add("redis")
     if topology.telemetry.otlp_endpoint is not None:
         needed.add("otlp")
     return needed
@@ -163,6 +168,18 @@ def _envoy(topology: Topology | None) -> Iterator[Check]:
         yield _check(group, "Envoy", error.message, ok=False, fix=error.hint, needed=needed)
     if topology is not None and topology.balancer.tls.enabled:
         yield _program(group, "openssl", "apt-get install openssl", needed=needed)
+
+
+def _redis(topology: Topology | None) -> Check:
+    """The program that the fleet runs for the sessions."""
+    from outgrow.engines import redis
+
+    needed = topology is not None and topology.sessions.engine == "redis" and topology.sessions.url is None
+    try:
+        found = redis.find()
+    except EngineMissing as error:
+        return _check(EXTRAS["redis"], "Redis", error.message, ok=False, fix=error.hint, needed=needed)
+    return Check(EXTRAS["redis"], "Redis", "ok", str(found))
 
 
 def _program(group: str, name: str, install: str, *, needed: bool) -> Check:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from outgrow import cluster, endpoints
 from outgrow.cli import application
 from outgrow.cluster.state import State
@@ -48,6 +50,8 @@ def _endpoints(topology: Topology, directory: Path) -> Iterator[Path]:
     state.create()
     state.keep_secrets(topology)
     document = endpoints.from_topology(topology, placement.application, secrets_file=str(placement.secrets))
+    # Nobody visits such a program, and the server of the sessions may be one that the fleet runs.
+    document = replace(document, sessions=endpoints.Sessions())
     with tempfile.TemporaryDirectory(prefix="outgrow-") as folder:
         path = Path(folder) / "endpoints.json"
         endpoints.write(path, document)

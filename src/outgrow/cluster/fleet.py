@@ -29,6 +29,9 @@ from outgrow.workload import Address, Workload
 
 Tell = Callable[[Change], None]
 
+SESSIONS_NODE = 250
+"""The last part of the address of the sessions' server: out of the way of servers that are counted."""
+
 
 class Fleet:
     """Runs the application in `directory` as its topology says."""
@@ -152,12 +155,18 @@ class Fleet:
             from outgrow.engines.postgres import PORT
 
             host = self._state.free_host(PORT)
+        sessions_host = "127.0.0.1"
+        if plan.runs_redis(self._topology):
+            from outgrow.engines.redis import PORT as REDIS_PORT
+
+            sessions_host = self._state.free_host(REDIS_PORT, SESSIONS_NODE)
         self._state.keep_secrets(self._topology)
         planned = plan.plan(
             self._topology,
             self._state.placement(host),
             epoch=self._state.next_epoch(before.epoch if before is not None else 0),
             dashboard_port=self._dashboard_port(),
+            sessions_host=sessions_host,
         )
         return planned._replace(document=plan.continued(planned.document, before))
 

@@ -31,7 +31,19 @@ def runs_postgres(topology: Topology) -> bool:
     return topology.database.engine == "postgres" and topology.database.url is None
 
 
-def plan(topology: Topology, placement: Placement, *, epoch: int, dashboard_port: int) -> Plan:
+def runs_redis(topology: Topology) -> bool:
+    """Whether the fleet itself runs the Redis of this topology's sessions."""
+    return topology.sessions.engine == "redis" and topology.sessions.url is None
+
+
+def plan(
+    topology: Topology,
+    placement: Placement,
+    *,
+    epoch: int,
+    dashboard_port: int,
+    sessions_host: str = "127.0.0.1",
+) -> Plan:
     """What this topology needs at this place. Raises EngineMissing."""
     application = Application(topology, placement)
     servers: tuple[Workload, ...] = ()
@@ -42,11 +54,19 @@ def plan(topology: Topology, placement: Placement, *, epoch: int, dashboard_port
         postgres = Postgres(topology, placement)
         servers, url = postgres.workloads(), postgres.url
         application.owner_url, application.after = postgres.owner_url, (postgres.last,)
+    sessions_url = None
+    if runs_redis(topology):
+        from outgrow.engines.redis import Redis
+
+        redis = Redis(topology, placement._replace(host=sessions_host))
+        servers, sessions_url = (*servers, *redis.workloads()), redis.url
+        application.after = (*application.after, redis.last)
     document = endpoints.from_topology(
         topology,
         placement.application,
         epoch=epoch,
         database_url=url,
+        sessions_url=sessions_url,
         secrets_file=str(placement.secrets),
         control=str(placement.control),
     )

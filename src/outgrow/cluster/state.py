@@ -188,22 +188,24 @@ class State:
         place = self.placement()
         operator, application = _read_or_none(place.operator_secrets), _read_or_none(place.secrets)
         known = operator.passwords if operator is not None else {}
-        passwords = {"admin": known.get("admin") or secrets.token_hex(24)}
+        roles = ["admin"]
         if topology.database.url is None:
-            passwords |= {role: known.get(role) or secrets.token_hex(24) for role in ("migrations", "*")}
-        else:
-            passwords |= endpoints.passwords_of(topology.database)
+            roles += ["migrations", "*"]
+        if topology.sessions.engine == "redis" and topology.sessions.url is None:
+            roles.append("sessions")
+        passwords = {role: known.get(role) or secrets.token_hex(24) for role in roles}
+        passwords |= endpoints.passwords_of(topology)
         key = application.application if application is not None else secrets.token_hex(32)
         if topology.application.secret is not None:
             key = endpoints.secrets_of(topology.application.secret).application
         _write_changed(place.operator_secrets, operator, Secrets(application=key, passwords=passwords))
-        passwords = {"*": passwords["*"]} if "*" in passwords else {}
+        passwords = {role: passwords[role] for role in ("*", "sessions") if role in passwords}
         _write_changed(place.secrets, application, Secrets(application=key, passwords=passwords))
 
-    def free_host(self, port: int) -> str:
+    def free_host(self, port: int, node: int = 1) -> str:
         """A loopback address for a node, the same at every start unless another fleet has it."""
         first = int(self.fleet[:8], 16)
-        hosts = (ports.loopback_host((first + step) % (64 * 256), 1) for step in range(64))
+        hosts = (ports.loopback_host((first + step) % (64 * 256), node) for step in range(64))
         for host in hosts:
             if ports.is_free(Address(host, port)):
                 return host

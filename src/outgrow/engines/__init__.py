@@ -12,6 +12,7 @@ __all__ = ["TABLE", "Engine", "Placement", "load"]
 TABLE = {
     "application": "outgrow.engines.application:Application",
     "postgres": "outgrow.engines.postgres:Postgres",
+    "redis": "outgrow.engines.redis:Redis",
 }
 
 

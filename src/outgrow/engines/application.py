@@ -14,7 +14,7 @@ MIGRATE = "outgrow.runtime.database.migrate"
 
 
 class Application:
-    """An ASGI application on uvicorn, one process. `after` is what its database needs first."""
+    """An ASGI application on uvicorn, one process. `after` is what its servers need first."""
 
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._settings = topology.application

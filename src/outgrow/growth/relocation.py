@@ -255,7 +255,8 @@ class Relocation(ABC):
             replace(shard, timeline=earlier.timeline + TIMELINE_STEP)
             for shard, earlier in zip(made.database.shards, before.database.shards, strict=True)
         )
-        return replace(made, moved=True, database=replace(made.database, shards=shards))
+        database = replace(made.database, shards=shards)
+        return replace(made, moved=True, database=database, sessions=before.sessions)
 
 
 class _Watch:

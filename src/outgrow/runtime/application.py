@@ -2,7 +2,8 @@
 
 endpoints document ─► Database ─┬─► Outbox ─► Queue (worker)
                                 ├─► Cache (positions)
-                                └─► Health ─► Middleware ◄─ Signer, Telemetry
+                                ├─► Sessions
+                                └─► Health ─► Middleware ◄─ Signer, Telemetry, Sessions
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from outgrow.runtime.asgi import App, Middleware
 from outgrow.runtime.bookmark import Signer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.control import Control
+from outgrow.runtime.database import schema
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.outbox import Outbox
 from outgrow.runtime.events import Events
@@ -33,6 +35,7 @@ from outgrow.runtime.health import Health, disk_space
 from outgrow.runtime.ids import Ids
 from outgrow.runtime.queue import Queue
 from outgrow.runtime.scope import Scope
+from outgrow.runtime.sessions import Sessions, open_store
 from outgrow.runtime.telemetry import tracecontext
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class Outgrow:
         )
         self.cache = Cache(document.cache, self.events, position=lambda: self.db.position)
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
+        self.sessions = self._sessions() if document.sessions.engine != "off" else None
         self._telemetry: Telemetry | None = None
         self._control = (
             Control(
@@ -123,12 +127,16 @@ class Outgrow:
                 self._open_count -= 1
                 if self._control is not None:
                     await self._control.close()
+                if self.sessions is not None:
+                    await self.sessions.close()
                 await self.db.close()
                 raise
         return self
 
     async def _open(self) -> None:
         await self.db.open()
+        if self.sessions is not None:
+            await self.sessions.open()
         self._add_checks()
         if self._control is not None:
             await self._control.open()
@@ -146,6 +154,8 @@ class Outgrow:
             if self._control is not None:
                 await self._control.close()
             await self.queue.close()
+            if self.sessions is not None:
+                await self.sessions.close()
         finally:
             await self.db.close()
             self.cache.clear()
@@ -163,7 +173,21 @@ class Outgrow:
     def _add_checks(self) -> None:
         self.health.add("database", self.db.check)
         self.health.add("cache", self.cache.check, critical=False)
+        if self.sessions is not None:
+            # A store that all servers share must not take all of them out: what needs no session works.
+            self.health.add("sessions", self.sessions.check, critical=False)
         self.health.add("disk", disk_space(self._data_directory()))
+
+    def _sessions(self) -> Sessions:
+        settings = self.endpoints.sessions
+        store = open_store(
+            settings,
+            database=self.db,
+            table=schema.session,
+            passwords=self._secrets.passwords,
+            application=self.endpoints.application,
+        )
+        return Sessions(settings, store, {1: self.secret("session")}, self.events)
 
     def _data_directory(self) -> Path:
         """Where this process writes: the SQLite file's folder, else the working directory."""
@@ -183,6 +207,7 @@ class Outgrow:
             "telemetry": self.endpoints.telemetry,
             "exposition": self._telemetry.exposition,
             "recent": self._telemetry.recent,
+            "sessions": self.sessions,
         }
 
     def _headers(self) -> str:

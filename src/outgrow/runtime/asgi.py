@@ -2,7 +2,7 @@
 
     request -> own paths? --yes--> /health  /health/deep  /metrics  /metrics/requests
                  | no
-               bookmark and trace from the headers -> Scope -> application
+               bookmark and trace from the headers -> Scope -> (session) -> application
                                                                   |
     response <- bookmark header, cookie <- errors to answers <----+
                                                                   v
@@ -32,6 +32,7 @@ from outgrow.runtime.events import Events
 from outgrow.runtime.health import Health
 from outgrow.runtime.routes import Routes
 from outgrow.runtime.scope import Scope
+from outgrow.runtime.sessions import SessionMiddleware, Sessions
 from outgrow.runtime.telemetry import tracecontext
 
 ASGIScope = MutableMapping[str, Any]
@@ -79,11 +80,12 @@ class Middleware:
         telemetry: endpoints.Telemetry | None = None,
         exposition: Exposition | None = None,
         recent: Recent | None = None,
+        sessions: Sessions | None = None,
         bookmark_lifetime_s: float = 3600.0,
         answers_errors: bool = True,
     ) -> None:
         settings = telemetry if telemetry is not None else endpoints.Telemetry()
-        self.app = app
+        self.app = app if sessions is None else SessionMiddleware(app, sessions)
         self._signer = signer
         self._started = events.request_started
         self._finished = events.request_finished

@@ -97,3 +97,11 @@ class Events:
         self.message_staged = Event("message_staged", "topic")
         self.message_finished = Event("message_finished", "task", "outcome", "seconds", "attempt")
         """`outcome` is "done", "retry" or "dead"."""
+
+        self.session_loaded = Event("session_loaded", "outcome", "seconds")
+        """Of a request with a session cookie. `outcome` is "found", "unknown", "moved", "forged" or
+        "unavailable"."""
+
+        self.session_saved = Event("session_saved", "outcome", "seconds", "attempts")
+        """`outcome` is "created", "updated", "rotated", "destroyed", "nothing", "gone", "conflict",
+        "too_large", "unavailable" or "failed"; `attempts` is 1 when nobody else changed it meanwhile."""

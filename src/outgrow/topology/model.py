@@ -38,6 +38,11 @@ _POSTGRES_URL = rf"postgres(?:ql)?://(?:[^\s/?#@]*@)?{_HOST}(?:,{_HOST})*(?:/[^\
 """No sign that a URL keeps for itself may stand inside the password: what follows it would be shown."""
 
 DURATION_TEXT = r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$"
+LIFETIME = Meta(
+    ge=1,
+    le=31_536_000,  # browsers forget a cookie after about a year
+    extra_json_schema={"pattern": DURATION_TEXT},
+)
 DURATION = Meta(
     ge=0.001,  # a server counts in milliseconds, and 0 of them means for ever
     le=86_400,
@@ -45,6 +50,7 @@ DURATION = Meta(
 )
 
 Duration = Annotated[float, DURATION]
+Lifetime = Annotated[float, LIFETIME]
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Secret = Annotated[str, Meta(min_length=32)]
@@ -72,6 +78,16 @@ HttpUrl = Annotated[
 ]
 PostgresUrl = Annotated[
     str, Meta(pattern=_whole(_POSTGRES_URL), examples=["postgresql://app@db.internal:5432/app"])
+]
+RedisUrl = Annotated[
+    str,
+    Meta(
+        pattern=_whole(rf"rediss?://(?:[^\s/?#@]*@)?{_HOST}(?:/\d{{0,3}})?(?:\?[^\s#@]*)?"),
+        examples=["rediss://app@redis.internal:6379/0"],
+    ),
+]
+CookieName = Annotated[
+    str, Meta(pattern=_whole(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"), examples=["__Host-session"])
 ]
 
 
@@ -157,6 +173,35 @@ class Queue(Section, frozen=True):
     workers: Annotated[
         int, Meta(ge=0, le=1000, description="messages a process works on at once; 0: none")
     ] = 4
+
+
+class Sessions(Section, frozen=True):
+    """[sessions]"""
+
+    engine: Annotated[
+        Literal["off", "memory", "database", "redis"], Meta(description="where request.session is kept")
+    ] = "off"
+    url: Annotated[
+        RedisUrl | None,
+        Meta(description='a Redis of your own; in its password write %2F for "/", %40 for "@"'),
+    ] = None
+    idle_timeout: Annotated[Lifetime, Meta(description="a session that nobody uses ends after it")] = 86_400.0
+    lifetime: Annotated[Lifetime, Meta(description="a session ends after it, however much it is used")] = (
+        1_209_600.0
+    )
+    size: Annotated[
+        int, Meta(ge=64, le=1_048_576, description="bytes that one session may hold, as JSON")
+    ] = 16_384
+    cookie: Annotated[CookieName, Meta(description="name of the cookie that holds its signed id")] = (
+        "outgrow_session"
+    )
+    secure: Annotated[
+        Literal["auto", "always"],
+        Meta(description="whether the cookie is for https alone; auto: if set on it"),
+    ] = "auto"
+    same_site: Annotated[
+        Literal["lax", "strict", "none"], Meta(description="when other sites' pages may send the cookie")
+    ] = "lax"
 
 
 class Telemetry(Section, frozen=True):
@@ -277,6 +322,7 @@ class Topology(Section, frozen=True):
     database: Database = Database()
     cache: Cache = Cache()
     queue: Queue = Queue()
+    sessions: Sessions = Sessions()
     telemetry: Telemetry = Telemetry()
     dashboard: Dashboard = Dashboard()
     balancer: Balancer = Balancer()

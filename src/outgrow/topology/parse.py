@@ -21,7 +21,7 @@ import msgspec
 from outgrow.errors import Misuse, Problem, TopologyError
 from outgrow.topology import rules
 from outgrow.topology.lines import line_of, lines
-from outgrow.topology.model import DURATION, DURATION_TEXT, STAGES, Section, Topology, may_be_shown
+from outgrow.topology.model import DURATION, DURATION_TEXT, LIFETIME, STAGES, Section, Topology, may_be_shown
 from outgrow.topology.wording import accepted, alternative, nearest, shown
 
 NAME = "outgrow.toml"
@@ -166,7 +166,8 @@ def _is_section(kind: Any) -> bool:
 
 def _is_duration(kind: Any) -> bool:
     """Whether it, or one of its alternatives, is counted in seconds."""
-    return DURATION in getattr(kind, "__metadata__", ()) or any(map(_is_duration, get_args(kind)))
+    told = getattr(kind, "__metadata__", ())
+    return DURATION in told or LIFETIME in told or any(map(_is_duration, get_args(kind)))
 
 
 def _converted(value: Any, kind: Any, message: str, hint: str = "") -> Any:

@@ -23,6 +23,8 @@ NO_POOL = "is not a pool"
 BALANCED_FROM = "load-balancer"
 """From this stage on there is a balancer."""
 
+_POSTGRES_EXAMPLE = "postgresql://NAME:${PASSWORD}@HOST/DATABASE"
+
 Given = Set[str]
 
 
@@ -87,19 +89,23 @@ def _has_password_parameter(url: str | None) -> bool:
     return any(name in ("password", "sslpassword") for name, _ in parameters)
 
 
-def _url_rules(key: str) -> tuple[Rule, ...]:
+def _url_rules(section: str, key: str, example: str) -> tuple[Rule, ...]:
+    def url(topology: Topology) -> str | None:
+        found: str | None = getattr(getattr(topology, section), key)
+        return found
+
     return (
         Rule(
-            (f"database.{key}",),
-            lambda topology, given: not _is_readable(getattr(topology.database, key)),
+            (f"{section}.{key}",),
+            lambda topology, given: not _is_readable(url(topology)),
             "names no host",
             "write its name or its address, an IPv6 address in brackets",
         ),
         Rule(
-            (f"database.{key}",),
-            lambda topology, given: _has_password_parameter(getattr(topology.database, key)),
+            (f"{section}.{key}",),
+            lambda topology, given: _has_password_parameter(url(topology)),
             "a password cannot be a parameter of the URL",
-            "write it before the host: postgresql://NAME:${PASSWORD}@HOST/DATABASE",
+            f"write it before the host: {example}",
         ),
     )
 
@@ -205,6 +211,30 @@ RULES = (
         "is longer than request_timeout",
         "one request has several attempts: make it shorter",
     ),
-    *_url_rules("url"),
-    *_url_rules("migrations_url"),
+    Rule(
+        ("sessions.url", "sessions.engine"),
+        lambda topology, given: bool(topology.sessions.url) and topology.sessions.engine != "redis",
+        'is for engine = "redis"',
+        "remove it, or change the engine",
+    ),
+    Rule(
+        ("sessions.same_site", "sessions.secure"),
+        lambda topology, given: (
+            topology.sessions.same_site == "none" and topology.sessions.secure != "always"
+        ),
+        'needs secure = "always": without it browsers refuse the cookie',
+        'write secure = "always", or same_site = "lax"',
+    ),
+    Rule(
+        ("sessions.cookie", "sessions.secure"),
+        lambda topology, given: (
+            topology.sessions.cookie.lower().startswith(("__host-", "__secure-"))
+            and topology.sessions.secure != "always"
+        ),
+        'needs secure = "always": without it browsers refuse a cookie of this name',
+        'write secure = "always", or choose a name without that beginning',
+    ),
+    *_url_rules("database", "url", _POSTGRES_EXAMPLE),
+    *_url_rules("database", "migrations_url", _POSTGRES_EXAMPLE),
+    *_url_rules("sessions", "url", "rediss://NAME:${PASSWORD}@HOST:6379/0"),
 )

@@ -34,6 +34,18 @@ outbox = Table(
     comment="messages of the transactions that have committed; times are Unix milliseconds",
 )
 
+session = Table(
+    "outgrow_session",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("moved", Text, nullable=False, server_default=text("''")),
+    comment="sessions under a hash of what their clients hold; times are Unix milliseconds",
+)
+
 sqlite_metadata = MetaData()
 
 position = Table(

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from outgrow.errors import DatabaseError, Misuse, Unavailable
-from outgrow.runtime.database.schema import metadata, migrated, outbox, position, sqlite_metadata
+from outgrow.runtime.database.schema import metadata, migrated, outbox, position, session, sqlite_metadata
 
 LOCK = 0x6F757467726F77
 """The advisory lock that all migrations of one PostgreSQL database share ("outgrow")."""
@@ -43,6 +43,8 @@ outbox_dedupe = Index(
     postgresql_where=text("dedupe is not null and state = 'ready'"),
     sqlite_where=text("dedupe is not null and state = 'ready'"),
 )
+# What each new session looks for: those that have expired.
+session_expires = Index("outgrow_session_expires", session.c.expires_at)
 
 
 async def upgrade(

@@ -35,11 +35,12 @@ class Metrics:
         self._database = _Database(self.registry)
         self._cache = _Cache(self.registry)
         self._queue = _Queue(self.registry)
+        self._sessions = _Sessions(self.registry)
         ProcessFigures(self.registry)
 
     def subscribe(self, events: Events) -> None:
         """Hear every event of the catalogue."""
-        for part in (self._http, self._database, self._cache, self._queue):
+        for part in (self._http, self._database, self._cache, self._queue, self._sessions):
             part.subscribe(events)
 
     def exposition(self, accept: str = "") -> tuple[str, bytes]:
@@ -223,3 +224,34 @@ class _Queue:
 
     def finished(self, task: str, outcome: str, seconds: float, attempt: int) -> None:
         self._finished.series(task, outcome).observe(seconds)
+
+
+class _Sessions:
+    def __init__(self, registry: Registry) -> None:
+        self._loads = registry.histogram(
+            "outgrow_session_load_seconds",
+            "Finding the session of a request with a cookie, by what came of it.",
+            QUERY_BOUNDS,
+            "outcome",
+        )
+        self._saves = registry.histogram(
+            "outgrow_session_save_seconds",
+            "Keeping a session that a request has changed, by what came of it.",
+            QUERY_BOUNDS,
+            "outcome",
+        )
+        conflicts = registry.counter(
+            "outgrow_session_conflicts_total", "Changes made again on what others had changed meanwhile."
+        )
+        self._conflicts = conflicts.series()
+
+    def subscribe(self, events: Events) -> None:
+        events.session_loaded.subscribe(self.loaded)
+        events.session_saved.subscribe(self.saved)
+
+    def loaded(self, outcome: str, seconds: float) -> None:
+        self._loads.series(outcome).observe(seconds)
+
+    def saved(self, outcome: str, seconds: float, attempts: int) -> None:
+        self._saves.series(outcome).observe(seconds)
+        self._conflicts.value += attempts - 1

@@ -1,0 +1,83 @@
+"""A real Redis for tests, configured as the fleet configures its own: user, rights, durability."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from outgrow.engines import redis
+from outgrow.engines.redis_ready import answers
+from outgrow.errors import EngineMissing
+from tests.support.postgres import free_port
+
+HOST = "127.0.0.1"
+USER = "test"
+
+
+def program() -> Path:
+    """The server, or a skipped test; in continuous integration it has to be there."""
+    try:
+        return redis.find()
+    except EngineMissing as error:
+        if "CI" in os.environ:
+            raise
+        pytest.skip(str(error))
+
+
+class RedisServer:
+    """A server with a folder and a port of its own. `stop` leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self._program = program()
+        self.directory = Path(tempfile.mkdtemp(prefix="outgrow-test-redis-"))
+        self.port = free_port()
+        self.password = secrets.token_hex(16)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Without the password."""
+        return f"redis://{USER}@{HOST}:{self.port}"
+
+    def start(self, *, memory: str = "64mb") -> None:
+        """Start it and wait until it answers."""
+        access, settings = self.directory / "access.conf", self.directory / "redis.conf"
+        access.write_text(redis.permissions(USER, self.password))
+        written = redis.configuration(HOST, self.port, self.directory, access)
+        settings.write_text(written.replace(redis.MEMORY, memory))
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self._program, settings], stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 20
+        while not answers(HOST, self.port, USER, self.password):
+            assert time.monotonic() < deadline and self.process.poll() is None, (
+                self.directory / "log"
+            ).read_text()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+        self.process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, such as SIGSTOP: then it hangs, and does not die."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        if self.process is not None:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
