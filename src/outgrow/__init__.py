@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from outgrow.runtime.bookmark import Bookmark, Position
     from outgrow.runtime.database.unit import Read, Write
     from outgrow.runtime.scope import Scope
+    from outgrow.runtime.sessions import Session
 
 __version__ = "0.1.0"
-__all__ = ["Bookmark", "Outgrow", "Position", "Read", "Scope", "Write", "__version__", "errors"]
+__all__ = ["Bookmark", "Outgrow", "Position", "Read", "Scope", "Session", "Write", "__version__", "errors"]
 
 _HOMES = {
     "Outgrow": "outgrow.runtime.application",
@@ -31,6 +32,7 @@ _HOMES = {
     "Read": "outgrow.runtime.database.unit",
     "Write": "outgrow.runtime.database.unit",
     "Scope": "outgrow.runtime.scope",
+    "Session": "outgrow.runtime.sessions",
 }
 
 

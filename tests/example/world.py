@@ -47,6 +47,7 @@ def settings_for(url: str, cache: Any, directory: Path) -> Path:
         stage="test",
         database=endpoints.Database(engine=engine, shards=(Shard("0", (Node("db", plain),)),)),
         cache=endpoints.Cache(engine=cache),
+        sessions=endpoints.Sessions(engine="database"),
         telemetry=endpoints.Telemetry(access_log=False),
         secrets_file=str(secrets),
     )

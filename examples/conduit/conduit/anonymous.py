@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from conduit import og
 from conduit.reading.pieces import TTL
 
+SESSION = "/api/session"
+
 
 class Answer(NamedTuple):
     """A whole response, and the route that made it, which the metrics want to know."""
@@ -69,5 +71,7 @@ class AnonymousAnswers:
 
 def _is_anonymous(scope: Scope) -> bool:
     if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith("/api/"):
+        return False
+    if scope["path"] == SESSION:  # there a cookie says who it is
         return False
     return all(name != b"authorization" for name, _ in scope["headers"])

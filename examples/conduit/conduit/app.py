@@ -6,8 +6,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.routing import Route
 
-from conduit import articles, avatars, comments, favorites, og, profiles, tags, users
-from conduit.anonymous import AnonymousAnswers
+from conduit import articles, avatars, comments, favorites, og, profiles, sessions, tags, users
+from conduit.anonymous import SESSION, AnonymousAnswers
 from conduit.cors import OpenToAll
 from conduit.documents import Json
 from conduit.problems import Problem, on_http_error, on_problem, on_unknown_user
@@ -38,6 +38,9 @@ app = Starlette(
         Route("/api/user/avatar", avatars.upload, methods=["PUT", "POST"]),
         Route("/api/users", users.register, methods=["POST"]),
         Route("/api/users/login", users.login, methods=["POST"]),
+        Route(SESSION, sessions.log_in, methods=["POST"]),
+        Route(SESSION, sessions.current),
+        Route(SESSION, sessions.log_out, methods=["DELETE"]),
         Route("/api/profiles/{username}", profiles.show),
         Route("/api/profiles/{username}/follow", profiles.follow, methods=["POST"]),
         Route("/api/profiles/{username}/follow", profiles.unfollow, methods=["DELETE"]),

@@ -51,22 +51,32 @@ async def register(request: Request) -> Json:
 
 
 async def login(request: Request) -> Json:
+    user = await identified(request)
+    return account(user, new_token(user.id))
+
+
+async def identified(request: Request) -> Any:
+    """The row of the user whose address and password the caller sends. Raises Problem 401 or 422."""
     given = await read_document(request, "user", Credentials)
     async with og.db.read() as tx:
         user = await tx.one(USER_BY_EMAIL, email=given.email)
     if user is None:
         raise await wrong_password(given.password)
     await check_password(user.password_hash, given.password)
-    return _account(User(user.email, new_token(user.id), user.username, user.bio, user.image))
+    return user
 
 
 async def current(request: Request) -> Json:
-    viewer = known_viewer(request)
-    async with og.db.read(key=viewer) as tx:
-        user = await tx.one(USER_BY_ID, user_id=viewer)
+    user = await by_id(known_viewer(request))
     if user is None:
         raise unauthorized("is invalid")
-    return _account(User(user.email, token_of(request), user.username, user.bio, user.image))
+    return account(user, token_of(request))
+
+
+async def by_id(user_id: int) -> Any:
+    """Their row, or None when the account is gone."""
+    async with og.db.read(key=user_id) as tx:
+        return await tx.one(USER_BY_ID, user_id=user_id)
 
 
 async def change(request: Request) -> Json:
@@ -108,6 +118,11 @@ async def _new_values(wanted: UserChanges) -> dict[str, str | None]:
 
 def _taken(error: errors.UniqueViolation) -> Problem:
     return taken("email" if "email" in error.columns else "username")
+
+
+def account(user: Any, token: str) -> Json:
+    """The answer that shows users themselves, from their row."""
+    return _account(User(user.email, token, user.username, user.bio, user.image))
 
 
 def _account(user: User, status: int = 200) -> Json:

@@ -13,14 +13,20 @@ from outgrow.advisor.measures import Tally
 from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node
 from outgrow.endpoints import Endpoints
 
-TIERS = ("clients", "edge", "balancer", "application", "worker", "cache", "queue", "database")
+TIERS = ("clients", "edge", "balancer", "application", "worker", "sessions", "cache", "queue", "database")
 FRONT = ("edge", "balancer", "application")
 """A request goes through these one after the other, where they exist."""
 
-BEHIND = ("cache", "queue", "database")
+BEHIND = ("sessions", "cache", "queue", "database")
 """What the application asks."""
 
-ENGINES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "memory": "in memory", "database": "in the database"}
+ENGINES = {
+    "sqlite": "SQLite",
+    "postgres": "PostgreSQL",
+    "memory": "in memory",
+    "database": "in the database",
+    "redis-sessions": "Redis",
+}
 
 
 def draw(
@@ -82,7 +88,9 @@ def _links(nodes: Sequence[Node], tallies: Mapping[str, Tally], whole: Tally) ->
     askers = [*by_tier["application"], *by_tier["worker"]]
     for tier in BEHIND:
         links += [
-            Link(asker, name, _queries(tallies.get(asker))) for asker in askers for name in by_tier[tier]
+            Link(asker, name, _queries(tallies.get(asker)) if tier == "database" else None)
+            for asker in askers
+            for name in by_tier[tier]
         ]
     return links
 

@@ -8,7 +8,7 @@ import { element, parts, put, span, text } from "/static/format.js";
 const SVG = "http://www.w3.org/2000/svg";
 const TIER_TITLES = {
   clients: "Clients", edge: "Edge", balancer: "Balancer", application: "Application",
-  worker: "Workers", cache: "Cache", queue: "Queue", database: "Database",
+  worker: "Workers", sessions: "Sessions", cache: "Cache", queue: "Queue", database: "Database",
 };
 const STATES = { ready: "good", done: "good", failed: "bad", stopped: "bad" };
 
