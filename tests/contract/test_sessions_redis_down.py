@@ -46,6 +46,8 @@ async def again(visitor: Visitor) -> dict[str, object]:
 
 async def test_killed_in_the_middle_and_started_again(server: RedisServer, sessions: Sessions) -> None:
     """Writers never stop. Whatever was acknowledged is there afterwards; the rest was told to have failed."""
+    server.kill()
+    await asyncio.to_thread(server.start, fsync="always")
     visitor = Visitor(sessions)
     async with visitor.request() as session:
         session["begun"] = True
@@ -76,7 +78,7 @@ async def test_killed_in_the_middle_and_started_again(server: RedisServer, sessi
             await asyncio.sleep(0.2)
             server.kill()
             await asyncio.sleep(0.3)
-            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(server.start, fsync="always")
             assert len(failed) > before[1]
             await again(visitor)
         await asyncio.sleep(0.2)
@@ -119,6 +121,7 @@ async def test_full_means_no_new_sessions_and_no_lost_ones(server: RedisServer, 
     visitor = Visitor(sessions)
     async with visitor.request() as session:
         session["user"] = 7
+    await asyncio.to_thread(server.wait_for, b'"user":7')
     server.kill()
     await asyncio.to_thread(server.start, memory="1mb")
     assert await again(visitor) == {"user": 7}

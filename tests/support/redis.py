@@ -16,7 +16,7 @@ import pytest
 from outgrow.engines import redis
 from outgrow.engines.redis_ready import answers
 from outgrow.errors import EngineMissing
-from tests.support.postgres import free_port
+from tests.support.fleets import free_port, wait_until
 
 HOST = "127.0.0.1"
 USER = "test"
@@ -30,6 +30,11 @@ def program() -> Path:
         if "CI" in os.environ:
             raise
         pytest.skip(str(error))
+
+
+def in_file(directory: Path, text: bytes) -> bool:
+    """Whether a server with this folder has written that to its append-only file."""
+    return any(text in path.read_bytes() for path in directory.glob("appendonlydir/*.incr.aof"))
 
 
 class RedisServer:
@@ -47,12 +52,12 @@ class RedisServer:
         """Without the password."""
         return f"redis://{USER}@{HOST}:{self.port}"
 
-    def start(self, *, memory: str = "64mb") -> None:
-        """Start it and wait until it answers."""
+    def start(self, *, memory: str = "64mb", fsync: str = "everysec") -> None:
+        """Start it and wait until it answers. With fsync "always" a kill takes nothing acknowledged."""
         access, settings = self.directory / "access.conf", self.directory / "redis.conf"
         access.write_text(redis.permissions(USER, self.password))
         written = redis.configuration(HOST, self.port, self.directory, access)
-        settings.write_text(written.replace(redis.MEMORY, memory))
+        settings.write_text(written.replace(redis.MEMORY, memory).replace("everysec", fsync))
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self._program, settings], stdout=log, stderr=log, start_new_session=True
@@ -63,6 +68,10 @@ class RedisServer:
                 self.directory / "log"
             ).read_text()
             time.sleep(0.02)
+
+    def wait_for(self, text: bytes) -> None:
+        """Until it has written this to its file, which it may put off while the disk is busy."""
+        wait_until(lambda: in_file(self.directory, text), "it in the append-only file")
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -78,7 +78,7 @@ class Redis:
 
 
 def configuration(host: str, port: int, data: Path, access: Path) -> str:
-    """redis.conf. A session that was acknowledged more than a second ago survives even a power cut."""
+    """redis.conf. What was kept more than two seconds ago survives even a power cut."""
     settings = {
         "bind": host,
         # Else its own connections come from 127.0.0.1, and replicas are known by the wrong address.
