@@ -35,3 +35,8 @@ def test_where_the_dashboard_is() -> None:
 
 def test_a_failed_node_says_why() -> None:
     assert shown(APP, FAILED).splitlines()[-1] == "postgres died too often"
+
+
+def test_a_warning_comes_last() -> None:
+    whole = Status("hello", "load-balancer", 3, "http://127.0.0.1:8000", NOW, 41, (APP,), warnings=("so",))
+    assert click.unstyle(status.text(whole)).splitlines()[-1] == "warning: so"

@@ -13,6 +13,7 @@ from outgrow.topology import STAGES, Topology, parse, parse_file
 from outgrow.topology.lines import lines
 from outgrow.topology.model import Application, Database
 from outgrow.topology.parse import seconds
+from outgrow.topology.rules import warnings
 
 SECRET = "s" * 32
 
@@ -227,6 +228,24 @@ def test_a_contradiction(text: str, path: str, told: str) -> None:
     problem = only_problem(text)
     assert problem.path == path and told in str(problem)
     assert problem.line == lines(text)[path]
+
+
+SEVERAL = "stage = 4\n[balancer.pools]\nvideos = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        (f'{SEVERAL}[sessions]\nengine = "memory"', True),
+        ('[sessions]\nengine = "memory"', False),
+        (f'{SEVERAL}[sessions]\nengine = "redis"', False),
+        (f'{SEVERAL}[sessions]\nengine = "database"', False),
+        (SEVERAL, False),
+    ],
+)
+def test_sessions_in_memory_of_several_servers_are_a_warning(text: str, warned: bool) -> None:
+    told = [str(problem) for problem in warnings(parse(text))]
+    assert [each.startswith("sessions.engine: with several servers") for each in told] == [True] * warned
 
 
 def test_a_contradiction_is_told_beside_other_mistakes() -> None:

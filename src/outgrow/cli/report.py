@@ -62,6 +62,8 @@ class Report:
                 self._event("ready", msgspec.to_builtins(status))
             else:
                 click.echo(self._running(status))
+                for warning in status.warnings:
+                    self._console.note(f"{doubtful('warning:')} {warning}")
         except OSError:
             hang_up()
 

@@ -59,7 +59,8 @@ def text(status: Status, summary: Summary | None = None) -> str:
     page = f"\n{click.style(status.dashboard, fg='cyan')}   {dim('dashboard')}" if status.dashboard else ""
     now = f"\n{_now(summary)}" if summary is not None else ""
     urls = f"{click.style(status.url, fg='cyan')}   {supervisor}{page}"
-    return f"{head}\n{urls}{now}\n\n{rows}{''.join(reasons)}"
+    warnings = "".join(f"\n{doubtful('warning:')} {warning}" for warning in status.warnings)
+    return f"{head}\n{urls}{now}\n\n{rows}{''.join(reasons)}{warnings}"
 
 
 def _now(summary: Summary) -> str:

@@ -24,7 +24,7 @@ from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Change, Node, Supervisor
 from outgrow.topology import Topology
-from outgrow.topology.rules import complete
+from outgrow.topology.rules import complete, warnings
 from outgrow.workload import Address, Workload
 
 Tell = Callable[[Change], None]
@@ -116,6 +116,7 @@ class Fleet:
             supervisor_pid=os.getpid(),
             nodes=tuple(self._node(name, node, measured) for name, node in list(self._nodes.items())),
             dashboard=self._dashboard_url(),
+            warnings=tuple(map(str, warnings(self._topology))),
         )
 
     def _dashboard_url(self) -> str | None:

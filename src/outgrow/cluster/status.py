@@ -25,7 +25,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The whole fleet."""
+    """The whole fleet. `warnings`: what its topology allows and hardly means."""
 
     application: str
     stage: str
@@ -35,3 +35,4 @@ class Status(msgspec.Struct, frozen=True):
     supervisor_pid: int
     nodes: tuple[NodeStatus, ...]
     dashboard: str | None = None
+    warnings: tuple[str, ...] = ()

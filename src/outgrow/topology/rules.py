@@ -57,6 +57,15 @@ def _astray(topology: Topology) -> Iterator[Problem]:
             yield Problem(f"balancer.routes.{number}.pool", NO_POOL, hint=hint)
 
 
+def warnings(topology: Topology) -> list[Problem]:
+    """What is allowed and seldom meant."""
+    return [
+        Problem(rule.keys[0], rule.message, hint=rule.hint)
+        for rule in WARNINGS
+        if rule.broken(topology, frozenset())
+    ]
+
+
 def complete(topology: Topology) -> Topology:
     """The same with everything said that follows: the stage chooses the engine, the name the file."""
     database, balancer = topology.database, topology.balancer
@@ -66,6 +75,10 @@ def complete(topology: Topology) -> Topology:
         return replace(topology, database=replace(database, engine="postgres", file=None))
     file = database.file or f"{DATA}/{topology.application.name}.db"
     return replace(topology, database=replace(database, engine="sqlite", file=file))
+
+
+def _servers(topology: Topology) -> int:
+    return 1 + sum(topology.balancer.pools.values())
 
 
 def _is_postgres(topology: Topology) -> bool:
@@ -238,3 +251,13 @@ RULES = (
     *_url_rules("database", "migrations_url", _POSTGRES_EXAMPLE),
     *_url_rules("sessions", "url", "rediss://NAME:${PASSWORD}@HOST:6379/0"),
 )
+
+WARNINGS = (
+    Rule(
+        ("sessions.engine", "balancer.pools"),
+        lambda topology, given: topology.sessions.engine == "memory" and _servers(topology) > 1,
+        "with several servers, sessions in memory are lost when their server goes, and unknown to the others",
+        'write engine = "redis" or "database" under [sessions]',
+    ),
+)
+"""Told by `outgrow up` and `outgrow status`; nothing is refused because of them."""
