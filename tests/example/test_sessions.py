@@ -58,7 +58,9 @@ async def test_a_login_gives_a_new_id(world: World, ann: Person) -> None:
     before = browser.client.cookies["outgrow_session"]
     await browser.post(SESSION, credentials(ann))
     assert browser.client.cookies["outgrow_session"] != before
-    browser.client.cookies.set("outgrow_session", before, domain="conduit.local")
+    old = world.visitor()
+    old.client.cookies.set("outgrow_session", before)
+    assert await old.get(SESSION, 401) == errors(session="is missing")
     await browser.get(SESSION)
 
 
