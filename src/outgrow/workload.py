@@ -68,6 +68,10 @@ class Workload(msgspec.Struct, frozen=True):
     environment's OUTGROW_LISTEN_FDS has their descriptors, with commas between them), so a restart
     refuses no connection. `tier` is where it is drawn: "application", "database"; jobs and what only
     watches have none. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
+    The last of several `listen` sockets is the process's own, where others of its name share the first.
+    `claims` are addresses on which the program listens by itself, with SO_REUSEPORT: nobody outside the
+    fleet gets them meanwhile. `host` is the emulated machine on which it runs, and `cpu` how many cores
+    that has; None: no limit.
     """
 
     name: str
@@ -78,8 +82,18 @@ class Workload(msgspec.Struct, frozen=True):
     files: tuple[File, ...] = ()
     directory: str | None = None
     listen: tuple[Address, ...] = ()
+    claims: tuple[Address, ...] = ()
+    host: str = ""
+    cpu: float | None = None
     after: tuple[str, ...] = ()
     readiness: Probe | None = None
     restart: Restart = Restart()
     stop: Stop = Stop()
     unprivileged: bool = False
+
+    @property
+    def own(self) -> Address | None:
+        """Where exactly this process answers."""
+        if self.listen:
+            return self.listen[-1]
+        return self.readiness.address if self.readiness is not None else None

@@ -105,7 +105,7 @@ class Envoy:
         return self._place.data / "balancer"
 
     def _certify(self) -> Workload:
-        addresses = [_reachable(address).host for address in self._nodes.values()]
+        addresses = [_reachable(_numeric(address)).host for address in self._nodes.values()]
         routed = [route.host for route in self._settings.routes if route.host is not None]
         hosts = dict.fromkeys(["localhost", *addresses, *routed])
         return Workload(
@@ -128,6 +128,7 @@ class Envoy:
             argv=(sys.executable, "-m", RUN, str(self._program)),
             directory=str(folder),
             files=(_file(folder / "bootstrap.json", _bootstrap(name)), *self._dynamic(name)),
+            claims=(address,),
             after=(CERTIFY,) if self._makes_certificate else (),
             readiness=Probe(
                 "command", address, argv=(sys.executable, "-m", ADMIN_MODULE, str(folder / ADMIN))

@@ -17,14 +17,12 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from msgspec import DecodeError
 
@@ -32,7 +30,6 @@ from outgrow.engines import envoy_admin, envoy_changes
 from outgrow.engines.envoy import ADMIN, DRAIN_S
 from outgrow.engines.envoy_clusters import ENDPOINTS, FULL_WEIGHT, LATENCY_SOCKET, WEIGHTED, Message
 from outgrow.engines.envoy_latency import Latencies, Reader, Record
-from outgrow.errors import EXIT_TOLD, OutgrowError, PortTaken, tell
 
 ANNOUNCED_S = 0.5
 """For so long answers ask clients to go before the port closes."""
@@ -52,8 +49,7 @@ UNDER_WAY = ("http.balancer.downstream_rq_active", "tcp.balancer.downstream_cx_a
 
 
 def start(program: str) -> subprocess.Popen[bytes]:
-    """Envoy in this folder. Raises PortTaken, which Envoy would only write into its log."""
-    _require_free(_listener_address())
+    """Envoy in this folder."""
     Path(ADMIN).unlink(missing_ok=True)
     workers = max(1, (os.cpu_count() or 1) // 4)
     return subprocess.Popen(
@@ -67,21 +63,6 @@ def start(program: str) -> subprocess.Popen[bytes]:
             *("--log-level", "warning", "--log-format", "%Y-%m-%dT%T.%e %l %n %v"),
         ]
     )
-
-
-def _listener_address() -> dict[str, Any]:
-    told = json.loads(Path("lds.json").read_text())
-    address: dict[str, Any] = told["resources"][0]["address"]["socket_address"]
-    return address
-
-
-def _require_free(address: dict[str, Any]) -> None:
-    host, port = str(address["address"]), int(address["port_value"])
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        raise PortTaken(host, port) from error
 
 
 async def run(program: str) -> int:
@@ -218,12 +199,8 @@ def under_way(admin: Path) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run it; what cannot be is told in one line that the fleet reads."""
-    try:
-        return asyncio.run(run(arguments[0]))
-    except OutgrowError as error:
-        sys.stderr.write(tell(error) + "\n")
-        return EXIT_TOLD
+    """Run it."""
+    return asyncio.run(run(arguments[0]))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,61 @@
-"""Addresses on this machine: sockets opened early, and a loopback host of its own for each node."""
+"""Addresses on this machine: sockets opened early, and a loopback host of its own for each node.
+
+Several sockets can share an address (SO_REUSEPORT): the workers of one server, and an old and a new
+owner while one hands over to the other. The first of them is bound alone, which fails where anybody
+else listens, and only then lets others of this user join: so no two fleets share a port by accident.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
 from outgrow.errors import FleetError, PortTaken
 from outgrow.workload import Address
 
+BACKLOG = 2048
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104, only compared with
 
-def listen(address: Address) -> socket.socket:
+
+def listen(address: Address, *, joins: bool = False) -> socket.socket:
     """A listening socket. Raises PortTaken, or FleetError when the address is none of this machine.
 
     The supervisor keeps it open across restarts of the node behind it: meanwhile connections wait
-    in its backlog and are not refused.
+    in its backlog and are not refused. `joins`: others of this fleet have the address already.
     """
+    opened = _bound(address, joins=joins)
     try:
-        return socket.create_server((address.host, address.port), backlog=2048, family=_family(address.host))
+        opened.listen(BACKLOG)
+    except OSError:  # somebody of this user listens there since it was bound
+        opened.close()
+        raise PortTaken(address.host, address.port) from None
+    return opened
+
+
+def claim(address: Address, *, joins: bool = False) -> socket.socket:
+    """A socket that has the address and does not listen: for a program that joins it. Raises like listen.
+
+    Sockets that do not listen keep nobody out, unless one has listened since the address was free, and
+    none of them allows its address to be used again. So one listens here for a moment.
+    """
+    with contextlib.nullcontext() if joins else listen(address):
+        bound = _bound(address, joins=True)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return bound
+
+
+def _bound(address: Address, *, joins: bool) -> socket.socket:
+    bound = socket.socket(_family(address.host), socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, joins)
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((address.host, address.port))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except OSError as error:
+        bound.close()
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(address.host, address.port) from None
         if error.errno == errno.EACCES:
@@ -28,6 +66,13 @@ def listen(address: Address) -> socket.socket:
             f"{address} cannot be listened on: {error.strerror}",
             hint="check host and port under [application]",
         ) from None
+    return bound
+
+
+def overlap(one: Address, other: Address) -> bool:
+    """Whether sockets on both would share connections."""
+    hosts = {one.host, other.host}
+    return one.port == other.port and (len(hosts) == 1 or not hosts.isdisjoint(EVERYWHERE))
 
 
 def is_free(address: Address) -> bool:

@@ -34,7 +34,7 @@ async def _attempt(probe: Probe, environment: Mapping[str, str]) -> bool:
     try:
         if probe.kind == "tcp":
             return await _tcp(probe.address)
-        return await _http(probe.address, probe.path)
+        return 200 <= await http_status(probe.address, probe.path) < 300
     except (OSError, ValueError):  # ValueError: a first line without end, so no HTTP
         return False
 
@@ -54,12 +54,13 @@ async def _tcp(address: Address) -> bool:
     return True
 
 
-async def _http(address: Address, path: str) -> bool:
+async def http_status(address: Address, path: str) -> int:
+    """What a GET is answered with; 0 for what is no HTTP. Raises OSError, or ValueError."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\nConnection: close\r\n\r\n".encode())
         status = (await reader.readline()).split(b" ")
-        return len(status) > 1 and status[1].startswith(b"2")
+        return int(status[1]) if len(status) > 1 and status[1].isdigit() else 0
     finally:
         await _close(writer)
 

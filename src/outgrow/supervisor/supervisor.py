@@ -20,12 +20,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from outgrow.errors import EXIT_TOLD, FleetError, NodeFailed, OutgrowError, told
-from outgrow.supervisor import orphans, ports, process
+from outgrow.supervisor import handover, orphans, ports, process
 from outgrow.supervisor.backoff import Backoff
+from outgrow.supervisor.limits import Limits
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.order import in_order, to_stop
 from outgrow.supervisor.probe import until_ready
-from outgrow.workload import Workload
+from outgrow.workload import Address, Workload
 
 TAIL_LINES = 12
 ROTATE_EVERY_S = 1.0
@@ -44,7 +45,10 @@ class Change(NamedTuple):
 
 
 class Node:
-    """One workload and what has become of it. `since` is Unix time."""
+    """One workload and what has become of it. `since` is Unix time.
+
+    `opened` and `spawned` tell on a monotonic clock when its sockets and its process are from.
+    """
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
@@ -54,6 +58,8 @@ class Node:
         self.restarts = 0
         self.process: process.Process | None = None
         self.sockets: list[socket.socket] = []
+        self.claims: list[socket.socket] = []
+        self.opened = self.spawned = 0.0
         self.watch: asyncio.Task[None] | None = None
         self.log_start = 0
 
@@ -64,8 +70,9 @@ class Node:
 
     def close_sockets(self) -> None:
         """From now on connections are refused, once the child has closed its copies too."""
-        while self.sockets:
-            self.sockets.pop().close()
+        for sockets in (self.sockets, self.claims):
+            while sockets:
+                sockets.pop().close()
 
 
 class Supervisor:
@@ -84,6 +91,7 @@ class Supervisor:
         noted: Callable[[Mapping[str, orphans.Note]], None] = lambda notes: None,
     ) -> None:
         self.nodes: dict[str, Node] = {}
+        self.limits = Limits(fleet)
         self._logs = logs
         self._fleet = fleet
         self._tell = tell
@@ -102,10 +110,9 @@ class Supervisor:
         added = [each for each in in_order([*known, *workloads]) if each.name not in self.nodes]
         if self._rotation is None:
             self._rotation = asyncio.create_task(self._rotate())
-        for workload in added:
-            node = self.nodes[workload.name] = Node(workload)
-            for address in workload.listen:
-                node.sockets.append(ports.listen(address))
+        self.nodes |= {workload.name: Node(workload) for workload in added}
+        for workload in sorted(added, key=_everywhere_first):
+            self._open(self.nodes[workload.name])
         for workload in added:
             node = self.nodes[workload.name]
             try:
@@ -114,20 +121,70 @@ class Supervisor:
                 self._set(node, "failed")
                 raise
 
+    def _open(self, node: Node) -> None:
+        """Its sockets. Where another node of this fleet has the address, it joins that one."""
+        holders = [each.workload for each in self.nodes.values() if each.sockets or each.claims]
+        taken = [address for each in holders for address in _addresses(each)]
+
+        def joins(address: Address) -> bool:
+            return any(ports.overlap(address, other) for other in taken)
+
+        for address in node.workload.listen:
+            node.sockets.append(ports.listen(address, joins=joins(address)))
+        for address in node.workload.claims:
+            node.claims.append(ports.claim(address, joins=joins(address)))
+        node.opened = time.monotonic()
+
     async def remove(self, names: Collection[str]) -> None:
-        """End these nodes and forget them; names that nobody has are passed over."""
+        """End these nodes and forget them; names that nobody has are passed over.
+
+        Addresses that they share with others are left to those first.
+        """
         gone = [node for name, node in self.nodes.items() if name in names]
+        await handover.leave(self.nodes, names)
         for group in to_stop([node.workload for node in gone]):
             await asyncio.gather(*(self._remove(each.name) for each in group))
+        for address in {each for node in gone for each in _addresses(node.workload)}:
+            handover.settled(self.nodes, address)
         self._note()
 
     async def _remove(self, name: str) -> None:
         node = self.nodes[name]
-        if node.watch is not None:
-            node.watch.cancel()
-            await asyncio.gather(node.watch, return_exceptions=True)
+        await _cancelled(node.watch)
         await self._end(node)
         del self.nodes[name]
+        host = node.workload.host
+        if node.workload.cpu is not None and not self._on(host):
+            await asyncio.to_thread(self.limits.remove, host)
+
+    async def replace(self, workload: Workload) -> None:
+        """Run this in the place of the node of its name, on the same sockets: who connects meanwhile waits.
+
+        Raises what start raises.
+        """
+        node = self.nodes[workload.name]
+        await _cancelled(node.watch)
+        if node.process is not None and node.process.running:
+            self._set(node, "stopping")
+            await node.process.stop(node.workload.stop.signal, node.workload.stop.grace_s)
+        node.workload = workload
+        try:
+            await self._start(node)
+        except OutgrowError:
+            self._set(node, "failed")
+            raise
+
+    def _on(self, host: str) -> list[Node]:
+        """Who runs on an emulated host."""
+        return [node for node in self.nodes.values() if node.workload.host == host]
+
+    def limit(self, name: str, cpu: float | None) -> None:
+        """From now on the host of this node has so many cores; None: no limit."""
+        node = self.nodes[name]
+        if node.workload.cpu is None and node.pid is not None:
+            self.limits.join(node.workload.host, node.pid)
+        node.workload = msgspec.structs.replace(node.workload, cpu=cpu)
+        self.limits.set(node.workload.host, cpu)
 
     async def stop(self) -> None:
         """End everything; what others need ends after them. However this ends, no child is left.
@@ -141,6 +198,7 @@ class Supervisor:
             for group in to_stop([node.workload for node in self.nodes.values()]):
                 await asyncio.gather(*(self._end(self.nodes[each.name]) for each in group))
             await asyncio.to_thread(self._sweep)
+            await asyncio.to_thread(self.limits.remove)
             self._note()
         finally:
             for node in self.nodes.values():
@@ -260,6 +318,11 @@ class Supervisor:
                 )
         except OSError as error:
             raise NodeFailed(workload.name, f"cannot be started: {error}") from error
+        node.spawned = time.monotonic()
+        if workload.cpu is not None:
+            self.limits.join(workload.host, node.process.pid)
+            if all(each.state != "ready" for each in self._on(workload.host)):
+                self.limits.set(workload.host, None)  # its start is not what is measured
         self._note()
         return node.process
 
@@ -288,6 +351,8 @@ class Supervisor:
 
     def _set(self, node: Node, state: State, text: str = "") -> None:
         node.state, node.text = state, text
+        if state == "ready" and node.workload.cpu is not None:
+            self.limits.set(node.workload.host, node.workload.cpu)
         node.since = time.time()
         self._tell(Change(node.workload.name, state, text))
 
@@ -305,6 +370,21 @@ class Supervisor:
         while True:
             await asyncio.sleep(ROTATE_EVERY_S)
             await asyncio.to_thread(self._logs.rotate)
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _addresses(workload: Workload) -> tuple[Address, ...]:
+    return (*workload.listen, *workload.claims)
+
+
+def _everywhere_first(workload: Workload) -> bool:
+    """A socket on every address is bound before those on one: only then does it find out who has one."""
+    return all(each.host not in ports.EVERYWHERE for each in _addresses(workload))
 
 
 def describe(code: int) -> str:
