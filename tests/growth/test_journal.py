@@ -133,7 +133,7 @@ def test_the_stage_alone_is_changed(before: list[str], line: str | None, after: 
         return
     if any("[" in each for each in before) and line is not None:
         return  # a stage of some section is not the stage
-    changed = settings.with_stage(text, "two")
+    changed = settings.with_values(text, {"stage": "two"})
     assert tomllib.loads(changed) == {**document, "stage": "two"}
     old, new = text.splitlines(), changed.splitlines()
     kept = new if line else new[1:]
@@ -144,11 +144,51 @@ def test_a_file_that_would_be_wrong_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "outgrow.toml"
     file.write_text('stage = "single-server"\n[database]\nfile = "mine.db"\n')
     with pytest.raises(Misuse, match="would be wrong"):
-        settings.require_settable(file, "separate-database")
+        settings.require_settable(file, {"stage": "separate-database"})
     file.write_text('# mine\nstage = "single-server" # now\n')
     file.chmod(0o640)
-    settings.require_settable(file, "separate-database")
-    settings.set_stage(file, "separate-database")
+    settings.require_settable(file, {"stage": "separate-database"})
+    settings.write(file, settings.with_values(file.read_text(), {"stage": "separate-database"}))
     assert file.read_text() == '# mine\nstage = "separate-database" # now\n'
     assert file.stat().st_mode & 0o777 == 0o640
     assert [each.name for each in tmp_path.iterdir()] == ["outgrow.toml"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "[application]\nservers = 4\n"),
+        ("stage = 4", "stage = 4\n\n[application]\nservers = 4\n"),
+        ("[application]\nservers=2 # two\nport = 1\n", "[application]\nservers=4 # two\nport = 1\n"),
+        (
+            "[application] # mine\nname = 'a'\n\n# next\n[cache]\nservers = 9\n",
+            "[application] # mine\nname = 'a'\nservers = 4\n\n# next\n[cache]\nservers = 9\n",
+        ),
+        (
+            "[application.environment]\nservers = '1'\n[application]\n  servers = 2\n",
+            "[application.environment]\nservers = '1'\n[application]\n  servers = 4\n",
+        ),
+    ],
+)
+def test_a_key_of_a_section_is_changed_where_it_stands(before: str, after: str) -> None:
+    assert settings.with_values(before, {"application.servers": 4}) == after
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "outgrow.toml"
+    file.write_text('stage = 4\napplication = { name = "a" }\n')
+    with pytest.raises(Misuse):
+        settings.require_settable(file, {"application.servers": 4})
+    file.write_text("stage = 4\napplication.servers = 2\n")
+    with pytest.raises(Misuse):
+        settings.require_settable(file, {"application.servers": 4})
+    file.write_text("stage = 2\n")
+    with pytest.raises(Misuse, match="needs a balancer"):
+        settings.require_settable(file, {"application.servers": 4})
+    wanted: dict[str, settings.Value] = {
+        "stage": "load-balancer",
+        "application.servers": 4,
+        "application.cpu": 0.5,
+    }
+    assert settings.require_settable(file, wanted).application.cpu == 0.5
+    assert file.read_text() == "stage = 2\n"

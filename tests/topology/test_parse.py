@@ -45,8 +45,14 @@ def only_problem(text: str, **environment: str) -> Problem:
 def test_an_empty_file_is_stage_1() -> None:
     topology = parse("")
     assert topology.stage == "single-server"
-    assert topology.application == Application()
+    assert topology.application == Application(servers=1)
     assert topology.database == Database(engine="sqlite", file=".outgrow/data/app.db")
+
+
+def test_how_many_servers_a_stage_has() -> None:
+    assert [parse(f"stage = {stage}").application.count for stage in (1, 2, 3, 4)] == [1, 1, 2, 2]
+    assert [parse(f"stage = {stage}").balancer.layer for stage in (2, 3, 4)] == [7, 4, 7]
+    assert parse("stage = 4\n[application]\nservers = 1").application.count == 1
 
 
 def test_the_file_is_named_after_the_application() -> None:
@@ -168,7 +174,7 @@ MISTAKES = [
     ('[[balancer.routes]]\nprefix = "api"', 2, "balancer.routes.1.prefix", 'a text like "/api/videos"'),
     ('[[balancer.routes]]\nheader = "a b"', 2, "balancer.routes.1.header", 'a text like "X-Version: 2"'),
     ('[[balancer.routes]]\nhots = "a"', 2, "balancer.routes.1.hots", 'did you mean "host"?'),
-    ("[balancer.pools]\nvideos = 0", 2, "balancer.pools.videos", "from 1 to 1,000, not 0"),
+    ("[balancer.pools]\nvideos = 0", 2, "balancer.pools.videos", "from 1 to 100, not 0"),
     ("[balancer.pools]\nBig = 1", 2, "balancer.pools.Big", "the name must be"),
     ('[application]\nhost = "${HOST}"', 2, "application.host", "no variable HOST (export HOST=...)"),
     ('[application]\nhost = "${}"', 2, "application.host", "names no variable"),
@@ -191,6 +197,12 @@ CONTRADICTIONS = [
     ('[[balancer.routes]]\npool = "x"', "balancer.routes.1.pool", "write x = 1 under [balancer.pools]"),
     ("[balancer.pools]\napp = 1", "balancer.pools.app", "another name"),
     ('[balancer]\nlayer = 4\n[[balancer.routes]]\nprefix = "/a"', "balancer.routes", "layer = 7"),
+    ("stage = 3\n[[balancer.routes]]\nprefix = '/a'", "balancer.routes", "layer = 7"),
+    ("stage = 3\n[balancer]\nlayer = 7", "balancer.layer", "load-balancer"),
+    ("[balancer.pools]\nballoon = 100\nvideos = 50", "balancer.pools", "smaller"),
+    ("[balancer.pools]\nbalancer = 1", "balancer.pools.balancer", "another name"),
+    ("[application]\nservers = 2", "application.servers", "outgrow grow"),
+    ("stage = 2\n[application]\nservers = 2", "application.servers", "outgrow grow scale-out"),
     ("[balancer]\nlayer = 4\n[balancer.limits]\nrate = 5", "balancer.limits.rate", "layer = 7"),
     ('[balancer]\nlayer = 4\nalgorithm = "least-response-time"', "balancer.algorithm", "least-connections"),
     ("[balancer.limits]\nburst = 5", "balancer.limits.burst", "needs rate"),

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from outgrow import endpoints
+from outgrow.cluster.processes import Processes
 from outgrow.endpoints import Endpoints, Secrets
 from outgrow.errors import Unavailable
-from outgrow.growth.processes import Processes
 from outgrow.runtime import control
 from outgrow.runtime.application import Outgrow
 from outgrow.runtime.bookmark import Position
@@ -185,6 +185,43 @@ async def test_moved_back_and_forth_under_load(
         await asyncio.gather(*working)
     assert positions == sorted(positions), "a bookmark has gone back"
     assert list((tmp_path / "run").iterdir()) == [] and os.environ["OUTGROW_ENDPOINTS"]
+
+
+async def test_a_pool_becomes_smaller_and_larger_while_it_is_used(
+    tmp_path: Path, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = endpoints.split_password(postgres_server.create_database())[0]
+    secrets = Secrets(application="00" * 32, passwords={"*": postgres_server.password})
+    endpoints.write(tmp_path / "secrets.json", secrets)
+    document = Endpoints(
+        application="a",
+        stage="separate-database",
+        database=endpoints.Database(engine="postgres", shards=(_shard(url, 0),), pool=8),
+        secrets_file=str(tmp_path / "secrets.json"),
+        control=str(tmp_path / "run"),
+    )
+    endpoints.write(tmp_path / "endpoints.json", document)
+    monkeypatch.setenv("OUTGROW_ENDPOINTS", str(tmp_path / "endpoints.json"))
+    async with Outgrow() as og, Processes(tmp_path / "run") as processes:
+        ended = False
+
+        async def read() -> None:
+            while not ended:
+                async with og.db.read() as tx:
+                    await tx.value(sa.text("SELECT pg_sleep(0.01)"))
+
+        def opened() -> int:
+            return og.db.figures()["db"]["idle"] + og.db.figures()["db"]["used"]
+
+        working = [asyncio.ensure_future(read()) for _ in range(12)]
+        for epoch, pool in enumerate((8, 2, 5, 3, 8), 1):
+            database = replace(document.database, pool=pool)
+            endpoints.write(tmp_path / "endpoints.json", replace(document, epoch=epoch, database=database))
+            await processes.ask("reload")
+            await until(lambda pool=pool: opened() == pool)
+            assert og.db.figures()["db"]["max"] == pool
+        ended = True
+        await asyncio.gather(*working)
 
 
 def _shard(url: str, timeline: int) -> endpoints.Shard:

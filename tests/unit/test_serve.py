@@ -109,6 +109,49 @@ def test_a_request_under_way_is_answered_before_the_end(start: Callable[..., Pro
     assert code == 0
 
 
+DRAINING = APP.replace(
+    "    client = scope",
+    """    if scope["path"] in ("/drain", "/renew"):
+        from outgrow.runtime import drain
+        drain.QUIET_S = 0.5
+        drain.PROCESS.begin() if scope["path"] == "/drain" else drain.PROCESS.renew()
+    client = scope""",
+)
+
+
+def test_a_process_that_drains_ends_every_connection_and_breaks_none(start: Callable[..., Process]) -> None:
+    served = start(DRAINING)
+    served.get("/health")
+    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
+    with ThreadPoolExecutor(1) as pool, socket.create_connection(address, 10) as quiet:
+        with httpx.Client(base_url=served.url, timeout=10) as used:
+            assert "connection" not in used.get("/").headers
+            slow = pool.submit(httpx.get, served.url + "/slow", timeout=10)
+            time.sleep(0.2)
+            served.get("/drain")
+            assert used.get("/").headers["connection"] == "close"
+            assert used.get("/").status_code == 200, "a new connection is still served"
+            answer = used.get("/health")
+            assert (answer.status_code, answer.json()) == (503, {"status": "stopping"})
+        began = time.monotonic()
+        assert quiet.recv(1) == b"", "closed after it has been quiet"
+        assert time.monotonic() - began > 0.2
+        assert slow.result().status_code == 200
+    assert served.end()[0] == 0
+
+
+def test_the_connections_of_a_moment_are_renewed(start: Callable[..., Process]) -> None:
+    served = start(DRAINING)
+    with httpx.Client(base_url=served.url, timeout=10) as client:
+        client.get("/")
+        served.get("/renew")
+        answer = client.get("/health")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert "connection" not in client.get("/health").headers
+        assert "connection" not in client.get("/").headers
+    served.end()
+
+
 @pytest.mark.parametrize(
     ("text", "reference", "fatal", "hint"),
     [

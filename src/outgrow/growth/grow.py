@@ -14,6 +14,7 @@ from outgrow.growth.plan import move_between, named
 from outgrow.growth.runner import Tell
 from outgrow.growth.step import Context
 from outgrow.topology import Topology
+from outgrow.topology.diff import diff
 
 
 class Outcome(NamedTuple):
@@ -42,7 +43,7 @@ async def grow(directory: Path, before: Topology, after: Topology, *, tell: Tell
         if journal.open and (journal.begun.after or after).stage != after.stage:
             journals.require_none(journal)
         if not journal.open:
-            settings.require_settable(directory / "outgrow.toml", after.stage)
+            _require_settable(directory, after)
             journal.begin(move_between(before, after).name, before, after)
         return await _run(directory, journal, before, after, tell)
 
@@ -75,6 +76,18 @@ async def _run(directory: Path, journal: Journal, before: Topology, after: Topol
     move = named(journal.begun.move)
     await runner.forward(journal, context, tell)
     return Outcome(move.name, before.stage, after.stage, "done", dict(context.kept))
+
+
+def _require_settable(directory: Path, after: Topology) -> None:
+    """What outgrow.toml will mean must be what the move makes, or the next start would be something else."""
+    wanted = settings.require_settable(directory / settings.FILE, settings.of(directory, after))
+    differences = diff(wanted.balancer, after.balancer)
+    if differences:
+        raise Misuse(
+            f"at stage {after.stage} this outgrow.toml would mean another balancer: "
+            f"{', '.join(f'{each.path} = {each.before}' for each in differences)}",
+            hint="remove these lines of [balancer], which the stage says",
+        )
 
 
 def _context(directory: Path, journal: Journal, before: Topology, after: Topology) -> Context:

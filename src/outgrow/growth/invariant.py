@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from outgrow import cluster
+from outgrow.cluster.processes import Processes
 from outgrow.errors import FleetError
-from outgrow.growth.processes import Processes
 from outgrow.growth.step import Context
 
 WITHIN_S = 10.0
 ANSWER_WITHIN_S = 2.0
+
+
+_ANY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_ANY.check_hostname, _ANY.verify_mode = False, ssl.CERT_NONE
+"""It asks this machine whether it answers, and tells it nothing: whose certificate it is does not matter."""
 
 
 async def check(context: Context) -> None:
@@ -28,8 +34,9 @@ async def _wrong(context: Context) -> str | None:
     if down:
         return f"{', '.join(down)} not ready"
     application = context.after.application
-    if not await _healthy(application.host, application.port):
-        return f"http://{application.host}:{application.port}/health/deep does not answer with 200"
+    encrypted = context.after.balancer.engine is not None and context.after.balancer.tls.enabled
+    if not await _healthy(application.host, application.port, encrypted=encrypted):
+        return f"{application.host}:{application.port}: /health/deep does not answer with 200"
     document = context.state.published()
     async with Processes(context.state.placement().control) as processes:
         # A process that has outlived a restart of the fleet hears of the new document here.
@@ -41,11 +48,11 @@ async def _wrong(context: Context) -> str | None:
     return None
 
 
-async def _healthy(host: str, port: int) -> bool:
+async def _healthy(host: str, port: int, *, encrypted: bool) -> bool:
     """Whether the application can do its work: the deep check answers 200."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, ssl=_ANY if encrypted else None)
             writer.write(f"GET /health/deep HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             status = (await reader.readline()).split(b" ")
             writer.close()

@@ -119,6 +119,12 @@ class Journal:
         self.entries.append(entry)
 
 
+def audit(folder: Path, began: float, what: str, to: str, outcome: str) -> None:
+    """The line of a change that needs no journal."""
+    line = {"began": began, "ended": time.time(), "who": who(), "move": what, "to": to, "outcome": outcome}
+    _append(folder / "audit.jsonl", msgspec.json.encode(line))
+
+
 def _append(path: Path, line: bytes, *, after: int | None = None) -> None:
     """Add a line and wait for the disk. `after` lines are whole; half a one behind them goes."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

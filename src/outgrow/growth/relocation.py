@@ -22,13 +22,13 @@ from msgspec.structs import replace
 from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
+from outgrow.cluster.processes import Processes
 from outgrow.endpoints import Endpoints
 from outgrow.errors import FleetError, VerificationFailed, told
 from outgrow.growth import settings
 from outgrow.growth.data import copying
 from outgrow.growth.data.columns import Table
 from outgrow.growth.data.copying import Changes, Snapshot, Store
-from outgrow.growth.processes import Processes
 from outgrow.growth.step import DECISIVE_EPOCH, Context, Step
 from outgrow.topology import Topology
 
@@ -234,7 +234,7 @@ class Relocation(ABC):
         """What is left to do when the data has moved."""
         source = await self.source(context)
         await source.release()
-        settings.set_stage(context.directory / "outgrow.toml", context.after.stage)
+        settings.settle(context.directory, context.after)
         request = Request("adopt", topology=context.after)
         await control.change(context.directory, request, tell=lambda change: None)
         await self.retire(context)

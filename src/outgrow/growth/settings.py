@@ -1,50 +1,65 @@
-"""The one line of outgrow.toml that a growth changes. A person's comments and order stay as they are."""
+"""The lines of outgrow.toml that a change of the fleet writes. Comments and order stay as they are."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 
 from outgrow.errors import Misuse, TopologyError
 from outgrow.topology import Topology, parse
 
-_STAGE = re.compile(
-    r"""^(?P<before>[ \t]*(?:stage|"stage"|'stage')[ \t]*=[ \t]*)(?P<value>"[^"\n]*"|'[^'\n]*'|\d+)""",
-    re.MULTILINE,
+FILE = "outgrow.toml"
+SERVERS = "application.servers"
+
+Value = str | int | float
+
+_ANOTHER_STAGE = (
+    "a growth changes these lines alone: make the file right for both stages first. Where [database] names "
+    "a file, stop the fleet, move the file to the default place (.outgrow/data/NAME.db), and remove the line"
 )
 _SECTION = re.compile(r"^\s*\[", re.MULTILINE)
+_SAYS_SOMETHING = re.compile(r"^[ \t]*[^\s#][^\n]*(?:\n|$)", re.MULTILINE)
 
 
-def require_settable(path: Path, stage: str) -> None:
-    """Raises Misuse when outgrow.toml would be wrong at that stage, before anything else is done for it."""
+def require_settable(path: Path, values: Mapping[str, Value]) -> Topology:
+    """What outgrow.toml will mean. Raises Misuse when it would be wrong, before anything is done for it."""
+    text = with_values(path.read_text(encoding="utf-8"), values)
+    said = ", ".join(f"{key} = {written(value)}" for key, value in values.items())
     try:
-        after = parse(
-            with_stage(path.read_text(encoding="utf-8"), stage), source=path.name, environment=os.environ
-        )
+        after = parse(text, source=path.name, environment=os.environ)
     except TopologyError as error:
         raise Misuse(
-            f'with stage = "{stage}" this outgrow.toml would be wrong: {error.message}',
-            hint="a growth changes its stage alone: make the file right for both stages first. "
-            "Where [database] names a file, stop the fleet, move the file to the default place "
-            "(.outgrow/data/NAME.db), and remove the line",
+            f"with {said} this outgrow.toml would be wrong: {error.message}",
+            hint=_ANOTHER_STAGE if "stage" in values else "nothing has been changed",
         ) from error
-    _require_stage(after, stage)
-
-
-def _require_stage(after: Topology, stage: str) -> None:
-    if after.stage != stage:
+    if any(_value_of(after, key) != value for key, value in values.items()):
         raise Misuse(
-            "the stage in this outgrow.toml cannot be changed",
-            hint='write stage = "..." on a line of its own',
+            f"{said}: this outgrow.toml cannot be changed",
+            hint="write each key on a line of its own, below its [section]",
         )
+    return after
 
 
-def set_stage(path: Path, stage: str) -> None:
-    """Write the stage. The file is replaced whole, or not at all."""
-    before = path.read_text(encoding="utf-8")
-    after = with_stage(before, stage)
-    if after == before:
+def of(directory: Path, after: Topology) -> dict[str, Value]:
+    """What outgrow.toml must say of this topology: its stage, and how many servers where it says any."""
+    values: dict[str, Value] = {"stage": after.stage}
+    if says((directory / FILE).read_text(encoding="utf-8"), SERVERS):
+        values[SERVERS] = after.application.count
+    return values
+
+
+def settle(directory: Path, after: Topology) -> None:
+    """Write them. The file is replaced whole, or not at all."""
+    path = directory / FILE
+    write(path, with_values(path.read_text(encoding="utf-8"), of(directory, after)))
+
+
+def write(path: Path, after: str) -> None:
+    """Replace the file whole, or not at all; not when it says that already."""
+    if after == path.read_text(encoding="utf-8"):
         return
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("w", encoding="utf-8") as file:
@@ -55,9 +70,64 @@ def set_stage(path: Path, stage: str) -> None:
     temporary.replace(path)
 
 
-def with_stage(text: str, stage: str) -> str:
-    """The text with its stage changed, or said in front where it did not say one."""
-    section = _SECTION.search(text)
-    head, rest = (text[: section.start()], text[section.start() :]) if section else (text, "")
-    changed, count = _STAGE.subn(lambda match: f'{match["before"]}"{stage}"', head, count=1)
-    return f"{changed}{rest}" if count else f'stage = "{stage}"\n{text}'
+def with_values(text: str, values: Mapping[str, Value]) -> str:
+    """The text with these keys ("stage", "application.servers") changed, or said where they were not."""
+    return reduce(lambda changed, each: _with_value(changed, *each), values.items(), text)
+
+
+def says(text: str, key: str) -> bool:
+    """Whether the text has this key on a line of its own."""
+    start, end = _section(text, key.rpartition(".")[0])
+    return _line(key).search(text[start:end]) is not None
+
+
+def written(value: Value) -> str:
+    """As TOML has it."""
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+def _with_value(text: str, key: str, value: Value) -> str:
+    section, _, name = key.rpartition(".")
+    start, end = _section(text, section)
+    changed, count = _line(key).subn(
+        lambda found: f"{found['before']}{written(value)}", text[start:end], count=1
+    )
+    if count:
+        return text[:start] + changed + text[end:]
+    line = f"{name} = {written(value)}\n"
+    if start < 0:
+        return f"{text.rstrip()}\n\n[{section}]\n{line}".lstrip("\n")
+    if not section:
+        return line + text
+    # After the section's last line that says something: a comment behind it belongs to the next one.
+    last = max((found.end() for found in _SAYS_SOMETHING.finditer(text, start, end)), default=start)
+    before = text[:last] if text[:last].endswith("\n") else f"{text[:last]}\n"
+    return before + line + text[last:]
+
+
+def _section(text: str, name: str) -> tuple[int, int]:
+    """Where the lines of a section begin and end; -1 and -1 when there is none."""
+    if not name:
+        found = _SECTION.search(text)
+        return 0, found.start() if found else len(text)
+    header = re.search(rf"^[ \t]*\[[ \t]*{re.escape(name)}[ \t]*\][ \t]*(?:#.*)?$\n?", text, re.MULTILINE)
+    if header is None:
+        return -1, -1
+    after = _SECTION.search(text, header.end())
+    return header.end(), after.start() if after else len(text)
+
+
+def _line(key: str) -> re.Pattern[str]:
+    name = re.escape(key.rpartition(".")[2])
+    return re.compile(
+        rf"""^(?P<before>[ \t]*(?:{name}|"{name}"|'{name}')[ \t]*=[ \t]*)"""
+        r"""(?P<value>"[^"\n]*"|'[^'\n]*'|[\d_.eE+-]+)""",
+        re.MULTILINE,
+    )
+
+
+def _value_of(topology: Topology, key: str) -> object:
+    value: object = topology
+    for name in key.split("."):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    return value

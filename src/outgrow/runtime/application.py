@@ -30,6 +30,7 @@ from outgrow.runtime.control import Control
 from outgrow.runtime.database import schema
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.outbox import Outbox
+from outgrow.runtime.drain import PROCESS
 from outgrow.runtime.events import Events
 from outgrow.runtime.health import Health, disk_space
 from outgrow.runtime.ids import Ids
@@ -74,7 +75,11 @@ class Outgrow:
         self._telemetry: Telemetry | None = None
         self._control = (
             Control(
-                Path(document.control), self.db.gate, epoch=lambda: self.endpoints.epoch, reload=self._reload
+                Path(document.control),
+                self.db.gate,
+                epoch=lambda: self.endpoints.epoch,
+                reload=self._reload,
+                drain=self._drain,
             )
             if discovered and document.control is not None
             else None
@@ -166,9 +171,17 @@ class Outgrow:
         document, secrets = endpoints.discover()
         if document.epoch <= self.endpoints.epoch:
             return
-        if document.database != self.endpoints.database:
+        before = self.endpoints.database
+        if document.database == msgspec.structs.replace(before, pool=document.database.pool):
+            self.db.resize(document.database.pool)
+        else:
             await self.db.move(document.database, secrets.passwords)
         self.endpoints = document
+
+    def _drain(self) -> None:
+        """The fleet is about to end this process."""
+        self.health.stopping = True
+        PROCESS.begin()
 
     def _add_checks(self) -> None:
         self.health.add("database", self.db.check)

@@ -5,6 +5,8 @@
     {"command": "hold", "seconds": 5}     ->  held: write blocks wait, those under way have ended
     {"command": "reload"}                 ->  the endpoints document is read again and obeyed
     {"command": "release"}                ->  write blocks go on
+    {"command": "drain"}                  ->  its connections end (drain.py); the answer counts them
+    {"command": "renew"}                  ->  the connections of this moment end with their next answer
 
 A hold belongs to the connection that asked for it. When that connection breaks (its owner was killed)
 or the time is up, the process looks at the document itself, takes what it says, and goes on: the
@@ -26,6 +28,7 @@ import msgspec
 
 from outgrow.errors import OutgrowError
 from outgrow.runtime.database.gate import Gate
+from outgrow.runtime.drain import PROCESS
 
 DRAIN_WITHIN_S = 2.0
 RETRY_S = 0.2
@@ -36,7 +39,7 @@ logger = logging.getLogger("outgrow.control")
 class Request(msgspec.Struct):
     """What is asked."""
 
-    command: Literal["state", "warm", "hold", "reload", "release"]
+    command: Literal["state", "warm", "hold", "reload", "release", "drain", "renew"]
     seconds: float = 5.0
     engine: Literal["sqlite", "postgres"] = "sqlite"
 
@@ -46,6 +49,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
     epoch: int
     held: bool = False
+    connections: int = 0
     error: str | None = None
 
 
@@ -66,15 +70,25 @@ def _bound(path: Path) -> socket.socket:
 
 
 class Control:
-    """Listens in `folder`. `reload` reads the document again and obeys it; it raises OutgrowError."""
+    """Listens in `folder`. `reload` reads the document again and obeys it; it raises OutgrowError.
+
+    `drain` is called when the process is about to go.
+    """
 
     def __init__(
-        self, folder: Path, gate: Gate, *, epoch: Callable[[], int], reload: Callable[[], Awaitable[None]]
+        self,
+        folder: Path,
+        gate: Gate,
+        *,
+        epoch: Callable[[], int],
+        reload: Callable[[], Awaitable[None]],
+        drain: Callable[[], None] = PROCESS.begin,
     ) -> None:
         self._path = folder / f"{os.getpid()}.sock"
         self._gate = gate
         self._epoch = epoch
         self._reload = reload
+        self._drain = drain
         self._holder: asyncio.StreamWriter | None = None
         self._expiry: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
@@ -124,13 +138,17 @@ class Control:
                 await self._hold(writer, request.seconds)
             elif request.command == "reload":
                 await self._reload()
+            elif request.command == "drain":
+                self._drain()
+            elif request.command == "renew":
+                PROCESS.renew()
             elif request.command == "release" and self._holder in (None, writer):
                 self._let_go()
         except TimeoutError:
             error = f"a write block was still open after {DRAIN_WITHIN_S:g} s"
         except (OutgrowError, msgspec.DecodeError, OSError, ImportError) as failure:
             error = str(failure)
-        return Answer(self._epoch(), self._gate.held, error)
+        return Answer(self._epoch(), self._gate.held, len(PROCESS.connections), error)
 
     async def _hold(self, writer: asyncio.StreamWriter, seconds: float) -> None:
         if self._holder is not None and self._holder is not writer:

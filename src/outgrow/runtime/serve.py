@@ -27,6 +27,7 @@ import uvicorn
 from outgrow import endpoints
 from outgrow.errors import EXIT_TOLD, ApplicationBroken, OutgrowError
 from outgrow.runtime.asgi import App, ASGIScope, Message, OwnPaths, Receive, Send
+from outgrow.runtime.drain import PROCESS, closing
 from outgrow.runtime.failure import tell
 from outgrow.runtime.health import Health
 from outgrow.runtime.loading import load
@@ -54,11 +55,15 @@ class Guarded:
     def __init__(self, app: App, relays: Collection[str] = ()) -> None:
         self._app = app
         self._relays = relays
-        self._shallow = OwnPaths(Health(), endpoints.Telemetry(), None).shallow
+        self._health = Health()
+        self._shallow = OwnPaths(self._health, endpoints.Telemetry(), None).shallow
         self.failure: BaseException | None = None
 
     def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
+        if kind == "http" and (PROCESS.active or PROCESS.leaving) and PROCESS.ends(scope):
+            self._health.stopping = PROCESS.active
+            send = _ending(send)
         if kind == "http" and scope["path"] == "/health":
             return self._shallow(scope, send)
         if kind == "lifespan":
@@ -82,6 +87,13 @@ class Guarded:
             if not started:
                 self.failure = error
             raise
+
+
+def _ending(send: Send) -> Send:
+    def ending(message: Message) -> Awaitable[None]:
+        return send(closing(message))
+
+    return ending
 
 
 class Server(uvicorn.Server):
@@ -144,6 +156,7 @@ def serve(app: App, environment: dict[str, str]) -> int:
     """Serve until a signal; returns the exit code."""
     guarded = Guarded(app, hosts(environment, "OUTGROW_RELAYS"))
     server = Server(configuration(guarded, environment))
+    PROCESS.connections = server.server_state.connections
     # What the imports made lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from outgrow.topology.model import Section, Topology, without_secrets
+from outgrow.topology.model import Section, without_secrets
 
 
 class Change(NamedTuple):
@@ -20,7 +20,7 @@ class Change(NamedTuple):
         return f"{self.path}: {before!r} -> {after!r}"
 
 
-def diff(before: Topology, after: Topology) -> tuple[Change, ...]:
+def diff(before: Section, after: Section) -> tuple[Change, ...]:
     """Every key that differs, in the order of the file. Empty exactly when the two are equal."""
     return tuple(_changes(before, after, ""))
 

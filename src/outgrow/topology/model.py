@@ -56,7 +56,7 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Secret = Annotated[str, Meta(min_length=32)]
 Turns = Annotated[int, Meta(ge=1, le=100)]
 Requests = Annotated[int, Meta(ge=1, le=1_000_000)]
-Servers = Annotated[int, Meta(ge=1, le=1000)]
+ServerCount = Annotated[int, Meta(ge=1, le=100)]
 PoolName = Annotated[str, Meta(pattern=_whole(r"[a-z][a-z0-9_-]{0,39}"), examples=["videos"])]
 PathPrefix = Annotated[str, Meta(pattern=_whole(r"/[^\s?#]*"), examples=["/api/videos"])]
 HostName = Annotated[
@@ -71,6 +71,7 @@ HeaderMatch = Annotated[
     ),
 ]
 Method = Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+Cores = Annotated[float, Meta(ge=0.01, le=1024)]
 ImportName = Annotated[str, Meta(pattern=_whole(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*"), examples=["app:app"])]
 VariableName = Annotated[str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), examples=["LOG_LEVEL"])]
 HttpUrl = Annotated[
@@ -120,6 +121,14 @@ class Application(Section, frozen=True):
         "127.0.0.1"
     )
     port: Annotated[Port, Meta(description="port to listen on")] = 8000
+    servers: Annotated[
+        ServerCount | None,
+        Meta(description="application servers, each a host of its own; by default 1, or 2 from stage 3 on"),
+    ] = None
+    workers: Annotated[int, Meta(ge=1, le=64, description="processes on each application server")] = 1
+    cpu: Annotated[
+        Cores | None, Meta(description="cores of each application server; by default fleet.host_cpu")
+    ] = None
     consistency: Annotated[
         Literal["strong", "session", "eventual"], Meta(description="how fresh reads are by default")
     ] = "session"
@@ -129,6 +138,11 @@ class Application(Section, frozen=True):
     environment: Annotated[
         dict[VariableName, str], Meta(description="variables for the application's processes")
     ] = {}
+
+    @property
+    def count(self) -> int:
+        """How many servers the pool of the application has."""
+        return self.servers or 1
 
 
 class Database(Section, frozen=True):
@@ -227,6 +241,14 @@ class Dashboard(Section, frozen=True):
     ] = None
 
 
+class Fleet(Section, frozen=True):
+    """[fleet]"""
+
+    host_cpu: Annotated[
+        Cores | None, Meta(description="cores of every emulated host; by default no limit")
+    ] = None
+
+
 class Health(Section, frozen=True):
     """[balancer.health]"""
 
@@ -306,7 +328,7 @@ class Balancer(Section, frozen=True):
     limits: Limits = Limits()
     tls: Tls = Tls()
     pools: Annotated[
-        dict[PoolName, Servers],
+        dict[PoolName, ServerCount],
         Meta(description="further pools, and how many servers each has"),
     ] = {}
     routes: Annotated[
@@ -325,6 +347,7 @@ class Topology(Section, frozen=True):
     sessions: Sessions = Sessions()
     telemetry: Telemetry = Telemetry()
     dashboard: Dashboard = Dashboard()
+    fleet: Fleet = Fleet()
     balancer: Balancer = Balancer()
 
     def with_port(self, port: int) -> Topology:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from msgspec.structs import replace
@@ -20,8 +20,11 @@ POOL = "app"
 """Where every server is that no other pool has."""
 
 NO_POOL = "is not a pool"
-BALANCED_FROM = "load-balancer"
-"""From this stage on there is a balancer."""
+PLAIN = "scale-out"
+"""From this stage on there is a balancer and more than one server; at this one it reads no HTTP."""
+
+POOL_HOSTS = 120
+"""Emulated hosts for the servers of all pools beside "app"; each pool has an equal part of them."""
 
 _POSTGRES_EXAMPLE = "postgresql://NAME:${PASSWORD}@HOST/DATABASE"
 
@@ -69,8 +72,11 @@ def warnings(topology: Topology) -> list[Problem]:
 def complete(topology: Topology) -> Topology:
     """The same with everything said that follows: the stage chooses the engine, the name the file."""
     database, balancer = topology.database, topology.balancer
-    if STAGES.index(topology.stage) >= STAGES.index(BALANCED_FROM) and balancer.engine is None:
-        topology = replace(topology, balancer=replace(balancer, engine="envoy"))
+    several = STAGES.index(topology.stage) >= STAGES.index(PLAIN)
+    engine = balancer.engine or ("envoy" if several else None)
+    application = replace(topology.application, servers=topology.application.servers or (2 if several else 1))
+    balancer = replace(balancer, engine=engine, layer=_layer(topology))
+    topology = replace(topology, application=application, balancer=balancer)
     if _is_postgres(topology):
         return replace(topology, database=replace(database, engine="postgres", file=None))
     file = database.file or f"{DATA}/{topology.application.name}.db"
@@ -78,7 +84,15 @@ def complete(topology: Topology) -> Topology:
 
 
 def _servers(topology: Topology) -> int:
-    return 1 + sum(topology.balancer.pools.values())
+    return topology.application.count + sum(topology.balancer.pools.values())
+
+
+def _layer(topology: Topology) -> Literal[4, 7]:
+    return 4 if topology.stage == PLAIN else topology.balancer.layer
+
+
+def _has_balancer(topology: Topology) -> bool:
+    return topology.balancer.engine is not None or STAGES.index(topology.stage) >= STAGES.index(PLAIN)
 
 
 def _is_postgres(topology: Topology) -> bool:
@@ -124,6 +138,43 @@ def _url_rules(section: str, key: str, example: str) -> tuple[Rule, ...]:
 
 
 RULES = (
+    Rule(
+        ("application.servers", "database.url", "stage"),
+        lambda topology, given: topology.application.count > 1 and not _is_postgres(topology),
+        "more than one server needs PostgreSQL: a SQLite file is on one machine",
+        'write stage = "load-balancer"; the running fleet goes there with `outgrow grow`, stage by stage',
+    ),
+    Rule(
+        ("application.servers", "balancer.engine", "stage"),
+        lambda topology, given: (
+            topology.application.count > 1 and _is_postgres(topology) and not _has_balancer(topology)
+        ),
+        "more than one server needs a balancer before them",
+        f'write stage = "{PLAIN}" or further, or engine = "envoy" under [balancer]; '
+        f"the running fleet goes there with `outgrow grow {PLAIN}`",
+    ),
+    Rule(
+        ("balancer.layer", "stage"),
+        lambda topology, given: (
+            "balancer.layer" in given and topology.balancer.layer == 7 and topology.stage == PLAIN
+        ),
+        f'at stage "{PLAIN}" the balancer is of layer 4',
+        'remove the line, or write stage = "load-balancer"',
+    ),
+    Rule(
+        ("balancer.pools", "application.servers"),
+        lambda topology, given: (
+            max(topology.balancer.pools.values(), default=0) * len(topology.balancer.pools) > POOL_HOSTS
+        ),
+        f"one machine has emulated hosts for {POOL_HOSTS} servers of pools, an equal part for each pool",
+        "make the pools smaller, or fewer",
+    ),
+    Rule(
+        ("balancer.pools.balancer", "balancer.pools"),
+        lambda topology, given: "balancer" in topology.balancer.pools,
+        "is what the balancers themselves are called",
+        "choose another name",
+    ),
     Rule(
         ("application.name",),
         lambda topology, given: (
@@ -176,20 +227,20 @@ RULES = (
     ),
     Rule(
         ("balancer.routes", "balancer.layer"),
-        lambda topology, given: bool(topology.balancer.routes) and topology.balancer.layer == 4,
+        lambda topology, given: bool(topology.balancer.routes) and _layer(topology) == 4,
         "need layer = 7",
         "at layer 4 nobody reads the requests",
     ),
     Rule(
         ("balancer.limits.rate", "balancer.layer"),
-        lambda topology, given: topology.balancer.limits.rate is not None and topology.balancer.layer == 4,
+        lambda topology, given: topology.balancer.limits.rate is not None and _layer(topology) == 4,
         "needs layer = 7",
         "at layer 4 nobody reads the requests",
     ),
     Rule(
         ("balancer.algorithm", "balancer.layer"),
         lambda topology, given: (
-            topology.balancer.algorithm == "least-response-time" and topology.balancer.layer == 4
+            topology.balancer.algorithm == "least-response-time" and _layer(topology) == 4
         ),
         "least-response-time needs layer = 7",
         'at layer 4 nobody sees responses: "least-connections" is the nearest',

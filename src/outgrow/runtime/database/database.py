@@ -41,6 +41,7 @@ class Server(Node, Protocol):
     async def close(self) -> None: ...
     async def check(self) -> str: ...
     def figures(self) -> dict[str, int]: ...
+    def resize(self, connections: int) -> None: ...
 
 
 class Database:
@@ -89,6 +90,10 @@ class Database:
         """Give up all connections."""
         await self._primary.close()
         await asyncio.gather(*self._retired, return_exceptions=True)
+
+    def resize(self, connections: int) -> None:
+        """How many connections this process may have from now on; those in use end their block first."""
+        self._primary.resize(connections)
 
     async def move(self, settings: endpoints.Database, passwords: Mapping[str, str]) -> None:
         """From now on every new block goes to another primary; those under way end where they began.

@@ -287,7 +287,7 @@ class Postgres:
 
     def release(self, connection: Connection, /, *, broken: bool) -> None:
         """Take a connection back, for whoever waits longest."""
-        if broken or self._closed or connection.raw.is_closed():
+        if broken or self._closed or connection.raw.is_closed() or self._opened > self._size:
             self._discard(connection)
             return
         while self._waiters:
@@ -296,6 +296,14 @@ class Postgres:
                 waiter.set_result(connection)
                 return
         self._free.append(connection)
+
+    def resize(self, connections: int) -> None:
+        """At most so many from now on: idle ones beyond that are closed, used ones when they come back."""
+        self._size = connections
+        while self._opened > self._size and self._free:
+            self._discard(self._free.pop())
+        for _ in range(self._size - self._opened):
+            self._wake()
 
     def retire(self) -> None:
         """Close all idle connections: what one of them has just learnt holds for the rest."""

@@ -398,6 +398,10 @@ class SQLite:
             self.release(connection, broken=False)
         return f"{self.path.name}, {self.path.stat().st_size / 1e6:.1f} MB"
 
+    def resize(self, connections: int) -> None:
+        """At most so many readers from now on; those that there are stay."""
+        self._size = connections
+
     def figures(self) -> dict[str, int]:
         """Connections by state."""
         return {

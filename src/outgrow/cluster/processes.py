@@ -26,14 +26,19 @@ class Answer(msgspec.Struct):
 
     epoch: int
     held: bool = False
+    connections: int = 0
     error: str | None = None
 
 
 class Processes:
-    """Connections to every process that has the tiers open. What they hold ends with the connection."""
+    """Connections to every process that has the tiers open, or to those of the pids in `only`.
 
-    def __init__(self, folder: Path) -> None:
+    What they hold ends with the connection.
+    """
+
+    def __init__(self, folder: Path, only: Collection[int] | None = None) -> None:
         self._folder = folder
+        self._only = only
         self._connections: dict[Path, Connection] = {}
 
     async def __aenter__(self) -> Self:
@@ -69,6 +74,8 @@ class Processes:
         """Connect to those that are not known yet, and tell which they are."""
         joined = []
         for path in _sockets(self._folder):
+            if self._only is not None and int(path.stem) not in self._only:
+                continue
             # Refused or gone: it ends just now. What starts later reads the document itself.
             with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
                 if path not in self._connections:
