@@ -10,7 +10,7 @@ from outgrow.stages import LADDER, Stage
 from outgrow.topology import STAGES, Topology, parse
 from tests.support.source import ROOT, SOURCE
 
-BUILT = {1, 2}
+BUILT = {1, 2, 3, 4}
 
 
 def test_eleven_stages_in_order_under_the_names_of_the_topology() -> None:
@@ -112,7 +112,9 @@ def test_what_is_not_built_says_so(stage: Stage) -> None:
     with pytest.raises(NotBuiltYet, match=f"stage {stage.number}, {stage.name}, is not built yet") as caught:
         stages.apply(parse(""), stage.name)
     assert caught.value.exit_code == 2
-    assert caught.value.hint == "built so far: 1 single-server, 2 separate-database"
+    assert caught.value.hint == (
+        "built so far: 1 single-server, 2 separate-database, 3 scale-out, 4 load-balancer"
+    )
 
 
 OWN = """

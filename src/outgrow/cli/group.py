@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "load": Entry("load", "Send it requests at a chosen rate, and check what it answers."),
     },
     "When it must grow": {
+        "scale": Entry("scale", "More or fewer servers and processes, while it serves."),
         "grow": Entry("grow", "Move to a further stage while the application serves."),
         "shrink": Entry("shrink", "Move back to an earlier stage, with everything written since."),
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,10 @@ def _complete_node(ctx: click.Context, parameter: click.Parameter, incomplete: s
 def command(
     node: str | None, follow: bool, lines: int, raw: bool, directory: Path | None, as_json: bool
 ) -> None:
-    """Show the last lines of NODE's log, or of every node's. They outlive the fleet."""
+    """Show the last lines of NODE's log ("app": of all its servers), or of every node's.
+
+    They outlive the fleet.
+    """
     folder = application.logs(application.fleet_directory(directory))
     shown = _chosen(folder, node)
     console = Console(as_json=as_json)
@@ -82,13 +86,15 @@ def _chosen(folder: Path, node: str | None) -> list[str]:
         if not existing:
             raise Misuse(f"there are no logs in {folder}", hint="`outgrow up` writes them")
         return existing
-    if node not in existing:
+    # "app" is every process of the application: app, app-1, app-2.2.
+    found = [each for each in existing if re.fullmatch(rf"{re.escape(node)}(?:-\d+)?(?:\.\d+)?", each)]
+    if not found:
         near = difflib.get_close_matches(node, existing, n=1)
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise Misuse(
             f"there is no log of a node {node!r}", hint=f"{guess}nodes: {', '.join(existing) or 'none yet'}"
         )
-    return [node]
+    return found
 
 
 def _merged(folder: Path, nodes: list[str], count: int, ends: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -5,8 +5,9 @@
 {"command": "start", "workloads": [...]}  ->  {"change": {...}} ... {"done": true}; what runs is left alone
 {"command": "remove", "names": [...]}     ->  likewise
 {"command": "adopt", "topology": {...}}   ->  {"done": true}: the fleet is this topology from now on
+{"command": "become", "topology": {...}}  ->  {"change": {...}} ... {"done": true}: see front.py
 
-The last three are how a growing application changes its running fleet.
+The last four are how a growing application changes its running fleet.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from outgrow.cluster.state import State
 from outgrow.cluster.status import Status
 from outgrow.errors import FleetBusy, FleetError, FleetNotRunning, OutgrowError, StateUnreadable, tell, told
 from outgrow.supervisor import orphans
+from outgrow.supervisor.limits import Limits
 from outgrow.supervisor.supervisor import Change
 from outgrow.topology import Topology
 from outgrow.workload import Workload
@@ -38,7 +40,7 @@ Tell = Callable[[Change], None]
 class Request(msgspec.Struct, omit_defaults=True):
     """What is asked."""
 
-    command: Literal["status", "down", "start", "remove", "adopt"]
+    command: Literal["status", "down", "start", "remove", "adopt", "become"]
     measured: bool = True
     workloads: tuple[Workload, ...] = ()
     names: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class Controlled(Protocol):
     async def start(self, workloads: Sequence[Workload]) -> None: ...
     async def remove(self, names: Collection[str]) -> None: ...
     def adopt(self, topology: Topology) -> None: ...
+    async def become(self, topology: Topology) -> None: ...
 
 
 class Control:
@@ -130,6 +133,8 @@ class Control:
                     await self._fleet.start(request.workloads)
                 elif request.command == "remove":
                     await self._fleet.remove(request.names)
+                elif request.command == "become" and request.topology is not None:
+                    await self._fleet.become(request.topology)
                 elif request.topology is not None:
                     self._fleet.adopt(request.topology)
         except OutgrowError as error:
@@ -184,6 +189,7 @@ def _end_orphans(state: State) -> bool:
                 left = state.marked()
                 state.reset()
             ended = orphans.end(left)
+            Limits(state.fleet).remove()
             state.ended()
             return ended > 0
     except FleetBusy:  # somebody was faster

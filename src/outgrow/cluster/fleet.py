@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from outgrow import endpoints
 from outgrow.cluster import plan
 from outgrow.cluster.control import Control
+from outgrow.cluster.front import Front, changed
 from outgrow.cluster.measure import Meter
 from outgrow.cluster.state import State
 from outgrow.cluster.status import NodeStatus, Status
@@ -21,6 +22,7 @@ from outgrow.endpoints import Endpoints
 from outgrow.engines import dashboard
 from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans, ports
+from outgrow.supervisor.limits import Limits
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Change, Node, Supervisor
 from outgrow.topology import Topology
@@ -43,6 +45,8 @@ class Fleet:
         self._since = time.time()
         self._nodes: dict[str, Node] = {}
         self._supervisor: Supervisor | None = None
+        self._front: Front | None = None
+        self._host = ""
         self._stop = asyncio.Event()
 
     async def run(self, *, tell: Tell, ready: Callable[[Status], None], stop: asyncio.Event) -> None:
@@ -66,6 +70,7 @@ class Fleet:
                 Logs(self._state.logs), self._state.fleet, tell=told, noted=self._state.note
             )
             self._supervisor, self._nodes = supervisor, supervisor.nodes
+            self._front = Front(supervisor, self._state, told)
             try:
                 await control.open()
                 if await _unless(stop, supervisor.start(planned.workloads)):
@@ -97,12 +102,27 @@ class Fleet:
         self._state.epoch = endpoints.read(self._state.placement().endpoints).epoch
         self._state.note(self._state.notes)
 
+    async def become(self, topology: Topology) -> None:
+        """Change what stands before the database to this topology's. Raises what Front.become raises."""
+        if self._front is None or self._stop.is_set():
+            raise FleetError("the fleet is being stopped")
+        wanted = changed(self._topology, topology)
+        work = self._front.become(self._topology, wanted, self._state.placement(self._host))
+        if not await _unless(self._stop, work):
+            raise FleetError("the fleet is being stopped")
+        self._topology = wanted
+
     async def _end(self, supervisor: Supervisor, control: Control) -> None:
         try:
+            # The balancers first: they let what is under way end while there are servers for it.
+            await supervisor.remove([each for each in self._nodes if self._tier(each) == "balancer"])
             await supervisor.stop()
         finally:
             self._state.ended()
             await control.close()
+
+    def _tier(self, name: str) -> str:
+        return self._nodes[name].workload.tier
 
     def status(self, *, measured: bool = True) -> Status:
         """How it is now; without `measured` no node's CPU and memory."""
@@ -111,13 +131,22 @@ class Fleet:
             application=application.name,
             stage=self._topology.stage,
             epoch=self._state.epoch,
-            url=f"http://{_in_url(application.host)}:{application.port}",
+            url=f"{self._scheme()}://{_in_url(application.host)}:{application.port}",
             since=self._since,
             supervisor_pid=os.getpid(),
             nodes=tuple(self._node(name, node, measured) for name, node in list(self._nodes.items())),
             dashboard=self._dashboard_url(),
-            warnings=tuple(map(str, warnings(self._topology))),
+            warnings=self._warnings(),
         )
+
+    def _scheme(self) -> str:
+        balancer = self._topology.balancer
+        return "https" if balancer.engine is not None and balancer.tls.enabled else "http"
+
+    def _warnings(self) -> tuple[str, ...]:
+        why = self._supervisor.limits.why_not if self._supervisor is not None else ""
+        limited = (f"CPU is not limited, as outgrow.toml wants it ({why})",) if why else ()
+        return (*map(str, warnings(self._topology)), *limited)
 
     def _dashboard_url(self) -> str | None:
         node = self._nodes.get(dashboard.NAME)
@@ -133,6 +162,7 @@ class Fleet:
             state=node.state,
             pid=pid,
             address=_address(workload),
+            own=str(workload.own) if workload.own is not None else None,
             tier=workload.tier,
             restarts=node.restarts,
             since=node.since,
@@ -147,24 +177,21 @@ class Fleet:
             tell(Change("supervisor", "stopping", f"ending {len(left)} processes that a crash has left"))
             orphans.end(left)
             tell(Change("supervisor", "done", "ended them"))
+        Limits(self._state.fleet).remove()
 
     def _plan(self) -> plan.Plan:
         before = self._state.published()
         self._topology = self._where_the_data_is(before)
-        host = "127.0.0.1"
-        if plan.runs_postgres(self._topology):
-            from outgrow.engines.postgres import PORT
-
-            host = self._state.free_host(PORT)
+        self._host = self._state.free_host(*plan.needs(self._topology))
         sessions_host = "127.0.0.1"
         if plan.runs_redis(self._topology):
             from outgrow.engines.redis import PORT as REDIS_PORT
 
-            sessions_host = self._state.free_host(REDIS_PORT, SESSIONS_NODE)
+            sessions_host = self._state.free_host((SESSIONS_NODE, REDIS_PORT))
         self._state.keep_secrets(self._topology)
         planned = plan.plan(
             self._topology,
-            self._state.placement(host),
+            self._state.placement(self._host),
             epoch=self._state.next_epoch(before.epoch if before is not None else 0),
             dashboard_port=self._dashboard_port(),
             sessions_host=sessions_host,
@@ -233,7 +260,7 @@ def _address(workload: Workload) -> str | None:
     """Where it can be reached."""
     probe = workload.readiness
     address = probe.address if probe is not None else None
-    return str(address or next(iter(workload.listen), "")) or None
+    return str(next(iter((*workload.listen, *workload.claims)), address) or "") or None
 
 
 def _in_url(host: str) -> str:

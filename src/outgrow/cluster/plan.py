@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -12,11 +12,14 @@ from outgrow import endpoints
 from outgrow.cluster.state import State
 from outgrow.endpoints import Endpoints
 from outgrow.engines import Placement
-from outgrow.engines.application import Application
+from outgrow.engines.application import ALONE, FIRST, OWN_PORT, Application
 from outgrow.engines.dashboard import Dashboard
 from outgrow.errors import FleetNotRunning
 from outgrow.topology import Topology
 from outgrow.workload import Workload
+
+if TYPE_CHECKING:
+    from outgrow.engines.envoy import Envoy
 
 
 class Plan(NamedTuple):
@@ -45,21 +48,22 @@ def plan(
     sessions_host: str = "127.0.0.1",
 ) -> Plan:
     """What this topology needs at this place. Raises EngineMissing."""
-    application = Application(topology, placement)
+    application, engine = _front(topology, placement)
     servers: tuple[Workload, ...] = ()
     url = None
     if runs_postgres(topology):
         from outgrow.engines.postgres import Postgres
 
         postgres = Postgres(topology, placement)
-        servers, url = postgres.workloads(), postgres.url
+        servers, url = tuple(_capped(each, topology) for each in postgres.workloads()), postgres.url
         application.owner_url, application.after = postgres.owner_url, (postgres.last,)
     sessions_url = None
     if runs_redis(topology):
         from outgrow.engines.redis import Redis
 
         redis = Redis(topology, placement._replace(host=sessions_host))
-        servers, sessions_url = (*servers, *redis.workloads()), redis.url
+        servers = (*servers, *(_capped(each, topology) for each in redis.workloads()))
+        sessions_url = redis.url
         application.after = (*application.after, redis.last)
     document = endpoints.from_topology(
         topology,
@@ -71,7 +75,58 @@ def plan(
         control=str(placement.control),
     )
     dashboard = Dashboard(topology, placement, dashboard_port)
-    return Plan((*servers, *application.workloads(), *dashboard.workloads()), document)
+    whole = (*servers, *application.workloads(), *_balancers(topology, engine), *dashboard.workloads())
+    return Plan(whole, document)
+
+
+def needs(topology: Topology) -> tuple[tuple[int, int], ...]:
+    """Numbers of emulated hosts, and the port that each must have free (State.free_host)."""
+    port = OWN_PORT + 1
+    if not runs_postgres(topology):
+        return ((1, port), (ALONE, port), (FIRST, port))
+    from outgrow.engines.postgres import PORT
+
+    return ((1, PORT), (ALONE, port), (FIRST, port))
+
+
+def front(topology: Topology, placement: Placement) -> tuple[Workload, ...]:
+    """What stands before the database: the application's processes, then the balancers.
+
+    Raises EngineMissing.
+    """
+    application, engine = _front(topology, placement)
+    return (*application.processes(), *_balancers(topology, engine))
+
+
+def balancer(topology: Topology, placement: Placement, *, without: str = "") -> Envoy | None:
+    """The engine of the balancers, knowing every server but one; None where there are no balancers.
+
+    Raises EngineMissing.
+    """
+    if topology.balancer.engine is None:
+        return None
+    from outgrow.engines.envoy import Envoy
+
+    servers = Application(topology, placement).servers()
+    return Envoy(topology, placement, [each for each in servers if each.name != without])
+
+
+def _front(topology: Topology, placement: Placement) -> tuple[Application, Envoy | None]:
+    application, engine = Application(topology, placement), balancer(topology, placement)
+    if engine is not None:
+        application.balanced_by = engine.environment
+    return application, engine
+
+
+def _balancers(topology: Topology, engine: Envoy | None) -> tuple[Workload, ...]:
+    return tuple(_capped(each, topology) for each in engine.workloads()) if engine is not None else ()
+
+
+def _capped(workload: Workload, topology: Topology) -> Workload:
+    """Every server that the fleet runs is a host of its own, as each application server is."""
+    if workload.kind == "job":
+        return workload
+    return replace(workload, host=workload.name, cpu=topology.fleet.host_cpu)
 
 
 def continued(document: Endpoints, before: Endpoints | None) -> Endpoints:

@@ -202,15 +202,18 @@ class State:
         passwords = {role: passwords[role] for role in ("*", "sessions") if role in passwords}
         _write_changed(place.secrets, application, Secrets(application=key, passwords=passwords))
 
-    def free_host(self, port: int, node: int = 1) -> str:
-        """A loopback address for a node, the same at every start unless another fleet has it."""
+    def free_host(self, *wanted: tuple[int, int]) -> str:
+        """A loopback address for the first node, the same at every start unless another fleet has it.
+
+        `wanted` are numbers of nodes and the port that each needs.
+        """
         first = int(self.fleet[:8], 16)
-        hosts = (ports.loopback_host((first + step) % (64 * 256), node) for step in range(64))
-        for host in hosts:
-            if ports.is_free(Address(host, port)):
-                return host
+        for fleet in ((first + step) % (64 * 256) for step in range(64)):
+            needed = [Address(ports.loopback_host(fleet, node), port) for node, port in wanted]
+            if all(ports.is_free(address) for address in needed):
+                return ports.loopback_host(fleet, wanted[0][0])
         raise FleetError(
-            f"no loopback address has port {port} free", hint="stop other fleets with `outgrow down`"
+            f"no loopback address has port {wanted[0][1]} free", hint="stop other fleets with `outgrow down`"
         )
 
 

@@ -8,6 +8,7 @@ import msgspec
 class NodeStatus(msgspec.Struct, frozen=True):
     """One node. `since` is Unix time, `cpu` the share of one core since the last look, `memory` bytes.
 
+    `address` may be shared with others; at `own` this process alone answers.
     Memory is proportional (PSS): what processes share is counted once.
     """
 
@@ -22,6 +23,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     memory: int | None = None
     text: str = ""
     tier: str = ""
+    own: str | None = None
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -127,9 +127,9 @@ class Gatherer:
     def _follow(self, status: Status) -> None:
         """Ask every process of the application that runs, and none that does not."""
         wanted = {
-            node.name: node.address
+            node.name: node.own
             for node in status.nodes
-            if node.tier == "application" and node.address and node.state in ("ready", "stopping")
+            if node.tier == "application" and node.own and node.state in ("ready", "stopping")
         }
         for name in self._processes.keys() - wanted.keys():
             self._processes[name].close()

@@ -1,51 +1,111 @@
-"""The application's own processes: its migrations, then the server that runs its code."""
+"""The application's own processes: its migrations, then the servers that run its code.
+
+one server    app                          on the address of outgrow.toml
+with workers  app, app.2, ...              likewise: the kernel spreads connections over them
+balanced      app-1, app-1.2, app-2, ...   each server a host of its own; the balancer has the address
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from outgrow import endpoints
+from outgrow.engines.balancer import Server
 from outgrow.engines.base import Placement
 from outgrow.topology.model import Topology
+from outgrow.topology.rules import POOL_HOSTS
 from outgrow.workload import Address, Probe, Stop, Workload
 
+NAME = "app"
 SERVE = "outgrow.runtime.serve"
 MIGRATE = "outgrow.runtime.database.migrate"
 
 
+ALONE, FIRST, POOLS = 10, 11, 111
+"""Numbers of the emulated hosts: of a server without a balancer, of the first of "app", of the first
+of the other pools."""
+
+OWN_PORT = 9400
+"""The first worker of a server is also reached at the port after this one, alone; and so on."""
+
+
+def processes(topology: Topology) -> int:
+    """How many processes run the application."""
+    servers = topology.application.count + sum(topology.balancer.pools.values())
+    return servers * topology.application.workers
+
+
 class Application:
-    """An ASGI application on uvicorn, one process. `after` is what its servers need first."""
+    """An ASGI application on uvicorn. `after` is what its servers need first.
+
+    `balanced_by` tells its processes whom to believe who a client is.
+    """
 
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._settings = topology.application
+        self._balancer = topology.balancer
+        self._cpu = topology.application.cpu or topology.fleet.host_cpu
         self._place = placement
         self.after: tuple[str, ...] = ()
+        self.balanced_by: dict[str, str] = {}
         given = topology.database.migrations_url
         self.owner_url = endpoints.split_password(given)[0] if given is not None else None
 
     def workloads(self) -> tuple[Workload, ...]:
-        """The migrations as a job, then the server, on a socket that outlives it."""
-        address = Address(self._settings.host, self._settings.port)
-        return (
-            Workload(
-                name="migrate",
-                kind="job",
-                argv=(sys.executable, "-m", MIGRATE),
-                environment={**self._variables(), **self.migration_variables()},
-                directory=str(self._place.application),
-                after=self.after,
-            ),
-            Workload(
-                name="app",
+        """The migrations as a job, then every process, on sockets that outlive it."""
+        return (self._migrate(), *self.processes())
+
+    def processes(self) -> tuple[Workload, ...]:
+        """Every process that serves. Each is also reached alone, at an address of its own."""
+        return tuple(each for server in self._all() for each in self._workers(*server))
+
+    def servers(self) -> tuple[Server, ...]:
+        """What a balancer chooses from; none where there is no balancer."""
+        return tuple(server for server, _ in self._all()) if self._balancer.engine else ()
+
+    def _all(self) -> Iterator[tuple[Server, int]]:
+        """Each server, with the number of its host."""
+        settings = self._settings
+        if self._balancer.engine is None:
+            yield Server(NAME, Address(settings.host, settings.port)), ALONE
+            return
+        pools = {NAME: settings.count, **self._balancer.pools}
+        room = POOL_HOSTS // max(1, len(self._balancer.pools))
+        for order, (pool, count) in enumerate(pools.items()):
+            first = FIRST if order == 0 else POOLS + (order - 1) * room
+            for number in range(count):
+                host = first + number
+                address = Address(self._place.neighbour(host), settings.port)
+                yield Server(f"{pool}-{number + 1}", address, pool), host
+
+    def _workers(self, server: Server, host: int) -> Iterator[Workload]:
+        for worker in range(1, self._settings.workers + 1):
+            own = Address(self._place.neighbour(host), OWN_PORT + worker)
+            name = server.name if worker == 1 else f"{server.name}.{worker}"
+            variables = {"OUTGROW_APP": self._settings.app, "OUTGROW_NODE": name}
+            yield Workload(
+                name=name,
                 tier="application",
                 argv=(sys.executable, "-m", SERVE),
-                environment={**self._variables(), "OUTGROW_APP": self._settings.app},
+                environment={**self._variables(), **self.balanced_by, **variables},
                 directory=str(self._place.application),
-                listen=(address,),
+                listen=(server.address, own),
+                host=server.name,
+                cpu=self._cpu,
                 after=("migrate",),
-                readiness=Probe("http", address),
+                readiness=Probe("http", own),
                 stop=Stop("TERM", grace_s=10),
-            ),
+            )
+
+    def _migrate(self) -> Workload:
+        return Workload(
+            name="migrate",
+            kind="job",
+            argv=(sys.executable, "-m", MIGRATE),
+            environment={**self._variables(), **self.migration_variables()},
+            directory=str(self._place.application),
+            after=self.after,
         )
 
     def migration_variables(self) -> dict[str, str]:

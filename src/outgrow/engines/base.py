@@ -20,6 +20,10 @@ class Placement(NamedTuple):
     state: Path
     host: str
 
+    def neighbour(self, number: int) -> str:
+        """The loopback host of another node of the fleet, from 1 to 254."""
+        return f"{self.host.rpartition('.')[0]}.{number}"
+
     @property
     def data(self) -> Path:
         """What must outlive the fleet."""

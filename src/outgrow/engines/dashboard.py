@@ -35,7 +35,7 @@ class Dashboard:
                 environment={"OUTGROW_DIRECTORY": str(self._place.application)},
                 directory=str(self._place.application),
                 listen=(Address(HOST, self._port),),
-                after=("app",),
+                after=("migrate",),
                 stop=Stop("TERM", grace_s=3),
             ),
         )

@@ -45,8 +45,9 @@ def listener(balancer: Balancer, address: Address) -> Message:
         "name": NAME,
         "address": socket_address(address),
         "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
-        # Two fleets could otherwise share a port and each get half of the other's requests.
-        "enable_reuse_port": False,
+        # A port changes its owner live by being shared for a moment. That no two fleets do so by accident
+        # is the supervisor's part: it holds the port (Workload.claims).
+        "enable_reuse_port": True,
         "filter_chains": [chain],
     }
 

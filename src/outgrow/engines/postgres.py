@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from outgrow.engines.application import processes
 from outgrow.engines.base import Placement
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
@@ -28,6 +29,15 @@ PORT = 5432
 VERSION_MIN = 16
 SETUP = "outgrow.engines.postgres_setup"
 NEEDED = ("postgres", "initdb", "pg_isready")
+
+
+BESIDES = 40
+"""Connections for everybody else: migrations, moves, the fleet itself, people."""
+
+ROOM_MIN = 200
+"""So that an application can be scaled out for a while before its processes get smaller pools."""
+
+_LIMIT = re.compile(r"^max_connections = '(\d+)'$", re.MULTILINE)
 
 
 class Installation(NamedTuple):
@@ -43,7 +53,7 @@ class Postgres:
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._installation = find(topology.database.programs)
         self._name = topology.application.name
-        self._pool = topology.database.pool
+        self._room = max(ROOM_MIN, 2 * processes(topology) * topology.database.pool)
         self._place = placement
         self._data = placement.data / "postgres"
         self.last = "postgres-provision"
@@ -146,7 +156,7 @@ class Postgres:
             "unix_socket_directories": "",
             "hba_file": access,
             "password_encryption": "scram-sha-256",
-            "max_connections": self._pool + 40,
+            "max_connections": self._room + BESIDES,
             "shared_buffers": "128MB",
             # Plans here are short-lived: compiling them costs more than it saves.
             "jit": "off",
@@ -176,6 +186,13 @@ class Postgres:
 
 def _quoted(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "''")
+
+
+def room(server: Workload) -> int:
+    """How many connections the application's processes may have together on this server as it runs."""
+    found = _LIMIT.search("".join(file.text for file in server.files))
+    assert found is not None
+    return int(found[1]) - BESIDES
 
 
 def programs(given: str | None) -> Path:

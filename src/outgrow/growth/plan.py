@@ -21,6 +21,12 @@ def move_between(before: Topology, after: Topology) -> Move:
             "only to and from one that the fleet runs",
             hint="without the url, `outgrow grow` has the fleet start one; else copy the data by hand",
         )
+    if before.balancer.engine != after.balancer.engine and before.database.engine != after.database.engine:
+        raise Misuse(
+            f"from stage {before.stage} to stage {after.stage} is more than one move",
+            hint="go one stage at a time: the database by itself, then the servers "
+            "(`outgrow grow separate-database`, `outgrow grow scale-out`; back with `outgrow shrink`)",
+        )
     raise Misuse(
         f"there is no live move from stage {before.stage} to stage {after.stage}",
         hint="`outgrow grow --help` lists the moves",

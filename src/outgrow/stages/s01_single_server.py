@@ -14,7 +14,14 @@ def change(topology: Topology) -> Topology:
     if topology.stage == NAME:
         return topology
     database = replace(topology.database, engine="sqlite", file=None, url=None, migrations_url=None)
-    return complete(replace(topology, stage=NAME, database=database))
+    return complete(replace(alone(topology), stage=NAME, database=database))
+
+
+def alone(topology: Topology) -> Topology:
+    """With one application server, which has the address itself."""
+    application = replace(topology.application, servers=1)
+    balancer = replace(topology.balancer, engine=None, layer=7)
+    return replace(topology, application=application, balancer=balancer)
 
 
 STAGE = Stage(

@@ -2,20 +2,25 @@
 
 from msgspec.structs import replace
 
+from outgrow.stages.s01_single_server import alone
 from outgrow.stages.stage import Due, Promise, Stage
 from outgrow.topology import Topology
 from outgrow.topology.rules import complete
+
+NAME = "separate-database"
 
 
 def change(topology: Topology) -> Topology:
     """The same application on PostgreSQL: your own where a url says so, else one that the fleet runs."""
     database = replace(topology.database, engine="postgres", file=None)
-    return complete(replace(topology, stage="separate-database", database=database))
+    if topology.stage != NAME:
+        topology = alone(topology)
+    return complete(replace(topology, stage=NAME, database=database))
 
 
 STAGE = Stage(
     number=2,
-    name="separate-database",
+    name=NAME,
     title="Separate database",
     problem=(
         "Application and database fight for the same cores and memory, one process at a time can write, "

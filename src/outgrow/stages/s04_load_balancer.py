@@ -1,10 +1,26 @@
 """Stage 4: load balancer."""
 
+from msgspec.structs import replace
+
+from outgrow.stages.s03_scale_out import several
 from outgrow.stages.stage import Due, Promise, Stage
+from outgrow.topology import Topology
+from outgrow.topology.rules import complete
+
+NAME = "load-balancer"
+
+
+def change(topology: Topology) -> Topology:
+    """The balancer reads HTTP: it asks the servers for their health, tries again, and chooses by request."""
+    if topology.stage == NAME:
+        return topology
+    balancer = replace(topology.balancer, engine="envoy", layer=7)
+    return complete(replace(several(topology), stage=NAME, balancer=balancer))
+
 
 STAGE = Stage(
     number=4,
-    name="load-balancer",
+    name=NAME,
     title="Load balancer",
     problem=(
         "Many servers need one address, and a sick one must get no traffic: a server that is up without its "
@@ -16,8 +32,9 @@ STAGE = Stage(
         "takes it out after 3 failures, and drains it before it goes"
     ),
     promises=(
-        Promise("A server that is up without its database gets no traffic."),
-        Promise("Servers come and go without a failed request."),
+        Promise("A server that is up without its database gets no traffic.", "tests/drills/test_scale.py"),
+        Promise("Servers come and go without a failed request.", "tests/drills/test_scale.py"),
     ),
     cost="One more hop, and one more thing that must not die: it wants a standby.",
+    change=change,
 )

@@ -36,7 +36,7 @@ class PostgresToSqlite(Relocation):
     says = "moves all data from PostgreSQL back to a SQLite file"
 
     def fits(self, before: Topology, after: Topology) -> bool:
-        return runs_postgres(before) and after.database.engine == "sqlite"
+        return runs_postgres(before) and after.database.engine == "sqlite" and not before.balancer.engine
 
     async def prepare(self, context: Context) -> None:
         """Put the file of earlier days aside; after a restart of the fleet have PostgreSQL run again."""

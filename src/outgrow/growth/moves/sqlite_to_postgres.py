@@ -32,7 +32,7 @@ class SqliteToPostgres(Relocation):
     says = "moves all data from SQLite to a PostgreSQL of its own"
 
     def fits(self, before: Topology, after: Topology) -> bool:
-        return before.database.engine == "sqlite" and runs_postgres(after)
+        return before.database.engine == "sqlite" and runs_postgres(after) and not after.balancer.engine
 
     async def prepare(self, context: Context) -> None:
         """Start PostgreSQL. Raises FleetError when it holds data that nobody has moved away from it."""
@@ -40,7 +40,7 @@ class SqliteToPostgres(Relocation):
         require_published(context, f"sqlite:///{sqlite_file(context, context.before)}")
         if "host" not in context.kept:
             fresh = not (context.state.placement().data / "postgres").exists()
-            context.keep({"host": context.state.free_host(PORT), "fresh": fresh})
+            context.keep({"host": context.state.free_host((1, PORT)), "fresh": fresh})
         workloads = self._server(context).workloads()
         request = Request("start", workloads=workloads)
         await control.change(context.directory, request, tell=lambda change: context.says(change.node))

@@ -1,0 +1,256 @@
+"""What stands before the database, changed while it serves: application servers, their workers, balancers.
+
+    smaller pools published ─► new processes, ready ─► the balancer started, or told of the servers
+      ─► those that go get nothing new ─► drained ─► ended ─► larger pools and the stage published
+
+Each turn compares what runs with what is wanted, so it can be repeated after an interruption at any line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from outgrow import endpoints
+from outgrow.cluster import plan
+from outgrow.cluster.processes import Processes
+from outgrow.cluster.state import State
+from outgrow.engines import Placement
+from outgrow.errors import FleetError, Misuse, NodeFailed, OutgrowError
+from outgrow.supervisor import handover, process
+from outgrow.supervisor.probe import http_status
+from outgrow.supervisor.supervisor import Change, Node, Supervisor
+from outgrow.topology import Topology
+from outgrow.workload import File, Workload
+
+FIT_WITHIN_S = 15.0
+BALANCER_WITHIN_S = 10.0
+DRAIN_WITHIN_S = 10.0
+QUIET_S = 1.0
+"""Without a connection for so long, a process has been left by everybody who was told to leave it."""
+
+ASKED_EVERY_S = 0.05
+ANSWER_WITHIN_S = 3.0
+POOL_MIN = 2
+TIERS = ("application", "balancer")
+
+
+class Difference(NamedTuple):
+    """What is to be started, and the names of what is to go."""
+
+    added: tuple[Workload, ...]
+    gone: tuple[str, ...]
+
+
+def difference(running: Mapping[str, Workload], wanted: Sequence[Workload]) -> Difference:
+    """From what runs to what is wanted. Those that go are in the order in which they go: balancers first."""
+    names = {each.name for each in wanted}
+    gone = [each for each in running.values() if each.tier in TIERS and each.name not in names]
+    gone.sort(key=lambda each: each.tier != "balancer")
+    return Difference(
+        tuple(each for each in wanted if each.name not in running), tuple(each.name for each in gone)
+    )
+
+
+def changed(running: Topology, wanted: Topology) -> Topology:
+    """The running topology with what may change while it runs, and nothing else."""
+    application = replace(
+        running.application,
+        servers=wanted.application.servers,
+        workers=wanted.application.workers,
+        cpu=wanted.application.cpu,
+    )
+    return replace(
+        running, stage=wanted.stage, application=application, balancer=wanted.balancer, fleet=wanted.fleet
+    )
+
+
+def share(wanted: int, processes: int, room: int) -> int:
+    """How many connections each process may have. Raises Misuse when it would be too few to work."""
+    if room // processes < POOL_MIN:
+        raise Misuse(
+            f"{processes} processes would have less than {POOL_MIN} connections each: the database as it "
+            f"runs has {room} for them",
+            hint="write the figures into outgrow.toml and start the fleet again: the database then has more",
+        )
+    return min(wanted, room // processes)
+
+
+class Front:
+    """Changes the front of one fleet."""
+
+    def __init__(self, supervisor: Supervisor, state: State, tell: Callable[[Change], None]) -> None:
+        self._supervisor = supervisor
+        self._state = state
+        self._tell = tell
+
+    async def become(self, running: Topology, topology: Topology, placement: Placement) -> None:
+        """Run what this topology wants before the database, and nothing else of that kind.
+
+        Raises Misuse, EngineMissing, NodeFailed or FleetError; what ran before serves on then.
+        """
+        wanted = await asyncio.to_thread(plan.front, topology, placement)
+        await self._forget_failed()
+        added, gone = difference(self._running(), wanted)
+        meanwhile = self._pool(topology, [*self._running().values(), *added])
+        before, pool = self._published(), self._pool(topology, wanted)
+        await self._publish(before.stage, min(before.database.pool, meanwhile, pool))
+        try:
+            await self._start([each for each in added if each.tier == "application"])
+            await self._balance(topology, placement, [each for each in added if each.tier != "application"])
+        except OutgrowError:
+            await self._supervisor.remove([each.name for each in added])
+            await self._publish(before.stage, before.database.pool)
+            raise
+        self._limit(wanted)
+        await self._renew(topology, placement, wanted)
+        await self._retire(gone, passes_bytes=running.balancer.layer == 4 != topology.balancer.layer)
+        await self._publish(topology.stage, pool)
+
+    def _running(self) -> dict[str, Workload]:
+        return {name: node.workload for name, node in self._supervisor.nodes.items()}
+
+    async def _forget_failed(self) -> None:
+        nodes = self._supervisor.nodes.items()
+        failed = [name for name, node in nodes if node.workload.tier in TIERS and node.state == "failed"]
+        await self._supervisor.remove(failed)
+
+    def _limit(self, wanted: Sequence[Workload]) -> None:
+        for each in wanted:
+            node = self._supervisor.nodes.get(each.name)
+            if node is not None and node.workload.cpu != each.cpu:
+                self._supervisor.limit(each.name, each.cpu)
+
+    def _pool(self, topology: Topology, workloads: Iterable[Workload]) -> int:
+        """Connections of each process of the application when these run. Raises Misuse."""
+        server = self._supervisor.nodes.get("postgres")
+        if server is None:  # a file, or somebody else's server
+            return topology.database.pool
+        from outgrow.engines.postgres import room
+
+        processes = sum(each.tier == "application" for each in workloads)
+        return share(topology.database.pool, processes, room(server.workload))
+
+    async def _start(self, added: Sequence[Workload]) -> None:
+        """Side by side; each can do its work when this returns."""
+        starts = [self._supervisor.start([each]) for each in added]
+        for outcome in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        await asyncio.gather(*(self._until_fit(each) for each in added))
+
+    async def _until_fit(self, server: Workload) -> None:
+        """A server that cannot reach what it depends on would answer every request wrongly, and fast."""
+        assert server.own is not None
+        status = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIT_WITHIN_S):
+                while True:
+                    with contextlib.suppress(OSError, ValueError):
+                        status = await http_status(server.own, "/health/deep")
+                        if 0 < status < 500:  # 404: an application without Outgrow's middleware
+                            return
+                    await asyncio.sleep(ASKED_EVERY_S)
+        raise NodeFailed(server.name, f"is up, and its /health/deep says {status or 'nothing'}")
+
+    async def _balance(self, topology: Topology, placement: Placement, added: Sequence[Workload]) -> None:
+        """Balancers that run are told of the servers; new ones are started, beside what is there."""
+        engine = plan.balancer(topology, placement)
+        if engine is None:
+            return
+        new = [each for each in added if each.tier == "balancer"]
+        if len(new) < len(engine.addresses):
+            await self._tell_balancers(engine.files())
+        await self._supervisor.start(added)
+        for each in new:
+            await self._until_it_listens(each)
+
+    async def _tell_balancers(self, files: Sequence[File]) -> None:
+        try:
+            await asyncio.to_thread(process.write_files, files)
+        except OSError as error:
+            raise FleetError(
+                f"{error.filename} cannot be written: {error.strerror}", hint="the balancer stays as it was"
+            ) from error
+
+    async def _until_it_listens(self, balancer: Workload) -> None:
+        """By itself: on an address that it shares, an open port says nothing."""
+        deadline = asyncio.get_running_loop().time() + BALANCER_WITHIN_S
+        while True:
+            members = handover.group(self._supervisor.nodes, balancer.claims[0])
+            if any(member.name == balancer.name for member in members):
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise NodeFailed(balancer.name, f"does not listen on {balancer.claims[0]}")
+            await asyncio.sleep(ASKED_EVERY_S)
+
+    async def _renew(self, topology: Topology, placement: Placement, wanted: Sequence[Workload]) -> None:
+        """One server after the other: those whose processes were started with something else."""
+        nodes = self._supervisor.nodes
+        other = [each for each in wanted if each.tier == "application" and nodes[each.name].workload != each]
+        for host in dict.fromkeys(each.host for each in other):
+            mine = [each for each in other if each.host == host]
+            if reduced := plan.balancer(topology, placement, without=host):
+                await self._tell_balancers(reduced.files())
+            await self._drain([nodes[each.name] for each in mine])
+            await asyncio.gather(*(self._supervisor.replace(each) for each in mine))
+            await asyncio.gather(*(self._until_fit(each) for each in mine))
+            if whole := plan.balancer(topology, placement):
+                await self._tell_balancers(whole.files())
+
+    async def _retire(self, gone: Sequence[str], *, passes_bytes: bool) -> None:
+        """Nobody is sent to them any more, whoever is there may finish, then they end.
+
+        A balancer that `passes_bytes` cannot ask its clients to go: the servers do it.
+        """
+        nodes = self._supervisor.nodes
+        servers = [name for name in gone if nodes[name].workload.tier == "application"]
+        balancers = set(gone) - set(servers)
+        await handover.leave(nodes, balancers)
+        if passes_bytes:
+            await self._ask("renew")
+        await self._supervisor.remove(balancers)
+        await handover.leave(nodes, servers)
+        await self._drain([nodes[name] for name in servers])
+        await self._supervisor.remove(servers)
+
+    async def _drain(self, servers: Sequence[Node]) -> None:
+        """Until all their connections have ended. One that does not answer is not waited for."""
+        pids = [node.pid for node in servers if node.pid is not None]
+        if not pids:
+            return
+        for node in servers:
+            self._tell(Change(node.workload.name, "stopping", "draining"))
+        loop = asyncio.get_running_loop()
+        deadline, last_used = loop.time() + DRAIN_WITHIN_S, loop.time()
+        with contextlib.suppress(FleetError):
+            async with Processes(self._state.placement().control, only=pids) as processes:
+                while loop.time() < min(deadline, last_used + QUIET_S):
+                    answers = await processes.ask("drain", within_s=ANSWER_WITHIN_S)
+                    if any(answer.connections for answer in answers):
+                        last_used = loop.time()
+                    await asyncio.sleep(ASKED_EVERY_S)
+
+    def _published(self) -> endpoints.Endpoints:
+        return endpoints.read(self._state.placement().endpoints)
+
+    async def _publish(self, stage: str, pool: int) -> None:
+        """Where everything is stays; the stage, and how many connections each process may have, change."""
+        before = self._published()
+        after = replace(before, stage=stage, database=replace(before.database, pool=pool))
+        if after == before:
+            return
+        endpoints.write(self._state.placement().endpoints, replace(after, epoch=before.epoch + 1))
+        self._state.epoch = before.epoch + 1
+        self._state.note(self._state.notes)
+        await self._ask("reload")
+
+    async def _ask(self, command: str) -> None:
+        """Every process. One that hangs is no reason to stop: it obeys when it goes on."""
+        with contextlib.suppress(FleetError):
+            async with Processes(self._state.placement().control) as processes:
+                await processes.ask(command, within_s=ANSWER_WITHIN_S)
