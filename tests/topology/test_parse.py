@@ -250,6 +250,8 @@ SEVERAL = "stage = 4\n[balancer.pools]\nvideos = 2\n"
     [
         (f'{SEVERAL}[sessions]\nengine = "memory"', True),
         ('[sessions]\nengine = "memory"', False),
+        ('stage = 4\napplication.servers = 3\nsessions.engine = "memory"', True),
+        ('application.workers = 2\nsessions.engine = "memory"', True),
         (f'{SEVERAL}[sessions]\nengine = "redis"', False),
         (f'{SEVERAL}[sessions]\nengine = "database"', False),
         (SEVERAL, False),

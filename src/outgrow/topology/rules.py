@@ -305,9 +305,11 @@ RULES = (
 
 WARNINGS = (
     Rule(
-        ("sessions.engine", "balancer.pools"),
-        lambda topology, given: topology.sessions.engine == "memory" and _servers(topology) > 1,
-        "with several servers, sessions in memory are lost when their server goes, and unknown to the others",
+        ("sessions.engine", "application.servers", "application.workers", "balancer.pools"),
+        lambda topology, given: (
+            topology.sessions.engine == "memory" and _servers(topology) * topology.application.workers > 1
+        ),
+        "with several servers or workers, sessions in memory end with their process and no other knows them",
         'write engine = "redis" or "database" under [sessions]',
     ),
 )
