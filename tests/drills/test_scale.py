@@ -227,6 +227,37 @@ def test_refused(fleet: RunningFleet) -> None:
     assert servers(fleet) == ["app"]
 
 
+@at
+def test_connections_stay_within_what_the_database_allows(fleet: RunningFleet) -> None:
+    """Room for 400 (twice 2 servers with 100 each): 6 servers have 66 each, and are not refused any."""
+    with (fleet.directory / "outgrow.toml").open("a") as file:
+        file.write("\n[database]\npool = 100\n")
+    fleet.end()
+    fleet.start()
+    assert pools(fleet) == {100}
+    with OpenLoad(fleet) as load:
+        done(fleet, "scale", "app=6")
+        assert pools(fleet) == {66}
+        load.wait_for_more()
+        refused = Command(fleet, "scale", "app=100", "app.workers=3")
+        assert refused.wait() == 2 and "less than 2 connections each" in refused.said
+        assert wanted(fleet) == 6 and pools(fleet) == {66}
+        done(fleet, "scale", "app=2")
+        assert pools(fleet) == {100}
+    require_nothing_failed(fleet, load)
+
+
+def pools(fleet: RunningFleet) -> set[int]:
+    """How many connections each process may have, as it tells itself."""
+    found = set()
+    for name in servers(fleet):
+        figures = httpx.get(f"http://{fleet.node(name).own}/metrics", headers={"accept": "text/plain"}).text
+        found |= set(
+            re.findall(r'^outgrow_db_pool_connections\{.*state="max"\} (\d+)', figures, re.MULTILINE)
+        )
+    return set(map(int, found))
+
+
 LOST = """
 import os, pathlib
 

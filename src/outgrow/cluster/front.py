@@ -136,11 +136,8 @@ class Front:
         return share(topology.database.pool, processes, room(server.workload))
 
     async def _start(self, added: Sequence[Workload]) -> None:
-        """Side by side; each can do its work when this returns."""
-        starts = [self._supervisor.start([each]) for each in added]
-        for outcome in await asyncio.gather(*starts, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        """Each can do its work when this returns."""
+        await self._supervisor.start(added)
         await asyncio.gather(*(self._until_fit(each) for each in added))
 
     async def _until_fit(self, server: Workload) -> None:

@@ -55,14 +55,14 @@ def plan(
         from outgrow.engines.postgres import Postgres
 
         postgres = Postgres(topology, placement)
-        servers, url = tuple(_capped(each, topology) for each in postgres.workloads()), postgres.url
+        servers, url = tuple(capped(each, topology) for each in postgres.workloads()), postgres.url
         application.owner_url, application.after = postgres.owner_url, (postgres.last,)
     sessions_url = None
     if runs_redis(topology):
         from outgrow.engines.redis import Redis
 
         redis = Redis(topology, placement._replace(host=sessions_host))
-        servers = (*servers, *(_capped(each, topology) for each in redis.workloads()))
+        servers = (*servers, *(capped(each, topology) for each in redis.workloads()))
         sessions_url = redis.url
         application.after = (*application.after, redis.last)
     document = endpoints.from_topology(
@@ -119,10 +119,10 @@ def _front(topology: Topology, placement: Placement) -> tuple[Application, Envoy
 
 
 def _balancers(topology: Topology, engine: Envoy | None) -> tuple[Workload, ...]:
-    return tuple(_capped(each, topology) for each in engine.workloads()) if engine is not None else ()
+    return tuple(capped(each, topology) for each in engine.workloads()) if engine is not None else ()
 
 
-def _capped(workload: Workload, topology: Topology) -> Workload:
+def capped(workload: Workload, topology: Topology) -> Workload:
     """Every server that the fleet runs is a host of its own, as each application server is."""
     if workload.kind == "job":
         return workload

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
-from outgrow.cluster.plan import runs_postgres
+from outgrow.cluster.plan import capped, runs_postgres
 from outgrow.engines.application import Application
 from outgrow.engines.postgres import Postgres
 from outgrow.growth.data.columns import Table, require_movable, require_same
@@ -44,7 +44,8 @@ class PostgresToSqlite(Relocation):
             published = context.state.published()
             assert published is not None
             context.keep({"host": urlsplit(published.database.shards[0].nodes[0].url).hostname})
-        request = Request("start", workloads=self._server(context).workloads())
+        workloads = tuple(capped(each, context.before) for each in self._server(context).workloads())
+        request = Request("start", workloads=workloads)
         await control.change(context.directory, request, tell=lambda change: context.says(change.node))
         if "claimed" not in context.kept:
             require_published(context, self._server(context).url)

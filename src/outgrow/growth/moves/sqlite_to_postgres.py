@@ -10,7 +10,7 @@ from pathlib import Path
 from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
-from outgrow.cluster.plan import runs_postgres
+from outgrow.cluster.plan import capped, runs_postgres
 from outgrow.engines.application import Application
 from outgrow.engines.base import Placement
 from outgrow.engines.postgres import PORT, Postgres
@@ -41,7 +41,7 @@ class SqliteToPostgres(Relocation):
         if "host" not in context.kept:
             fresh = not (context.state.placement().data / "postgres").exists()
             context.keep({"host": context.state.free_host((1, PORT)), "fresh": fresh})
-        workloads = self._server(context).workloads()
+        workloads = tuple(capped(each, context.after) for each in self._server(context).workloads())
         request = Request("start", workloads=workloads)
         await control.change(context.directory, request, tell=lambda change: context.says(change.node))
         if "claimed" not in context.kept:
