@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 import click
+from msgspec.structs import replace
 
 from outgrow.cli import status
 from outgrow.cluster import NodeStatus, Status
+from outgrow.growth.unfinished import Unfinished
 
 NOW = time.time()
 DONE = NodeStatus("migrate", "job", "done", None, None, 0, NOW)
@@ -15,9 +17,23 @@ APP = NodeStatus("app", "service", "ready", 42, "127.0.0.1:8000", 2, NOW - 7300,
 FAILED = NodeStatus("postgres", "service", "failed", None, None, 8, NOW, text="died too often")
 
 
-def shown(*nodes: NodeStatus, dashboard: str | None = None) -> str:
+CUT_OFF = Unfinished(
+    "sqlite-to-postgres",
+    "single-server",
+    "separate-database",
+    NOW - 200,
+    "copy",
+    "failed",
+    NOW - 65,
+    "the disk is full",
+    worked_on_by=None,
+    moved=False,
+)
+
+
+def shown(*nodes: NodeStatus, dashboard: str | None = None, growth: Unfinished | None = None) -> str:
     whole = Status("hello", "separate-database", 3, "http://127.0.0.1:8000", NOW - 3700, 41, nodes, dashboard)
-    return click.unstyle(status.text(whole))
+    return click.unstyle(status.text(whole, growth=growth))
 
 
 def test_what_runs() -> None:
@@ -40,3 +56,26 @@ def test_a_failed_node_says_why() -> None:
 def test_a_warning_comes_last() -> None:
     whole = Status("hello", "load-balancer", 3, "http://127.0.0.1:8000", NOW, 41, (APP,), warnings=("so",))
     assert click.unstyle(status.text(whole)).splitlines()[-1] == "warning: so"
+
+
+def test_a_growth_that_was_cut_off_says_what_to_do() -> None:
+    head, *lines = shown(APP, growth=CUT_OFF).splitlines()[3:8]
+    assert head.startswith("not finished: the growth from single-server to separate-database, begun 3 min")
+    assert head.endswith("; nobody works on it")
+    assert lines == [
+        "  copy: failed 1 min ago",
+        "  the disk is full",
+        "  `outgrow grow --resume` finishes it",
+        "  `outgrow grow --undo` takes it back",
+    ]
+
+
+def test_what_has_moved_can_only_be_finished() -> None:
+    said = shown(APP, growth=replace(CUT_OFF, moved=True, step="settle", event="applying"))
+    assert "`outgrow grow --resume` finishes it" in said and "--undo" not in said
+
+
+def test_a_growth_that_goes_on_says_who_works_on_it() -> None:
+    said = shown(APP, growth=replace(CUT_OFF, worked_on_by="me@here, process 7: growing", failure=""))
+    assert "growing from single-server to separate-database, begun 3 min ago" in said
+    assert "me@here, process 7: growing" in said and "--resume" not in said

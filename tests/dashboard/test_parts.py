@@ -21,6 +21,7 @@ from outgrow.dashboard.http import Client
 from outgrow.dashboard.requests import Requests
 from outgrow.dashboard.snapshot import Node
 from outgrow.dashboard.stream import Stream
+from outgrow.growth import journal as journals
 
 # --- Slow and failed requests --------------------------------------------------------------------
 
@@ -203,6 +204,9 @@ def test_a_growth_is_told_step_by_step(tmp_path: Path) -> None:
         "separate_database: copy is done: 500,000 rows",
     ]
     assert watch.now is not None and (watch.now.step, watch.now.event) == ("copy", "done")
+    assert watch.now.cut_off
+    with journals.locked(tmp_path, "growing"):
+        assert not watch.now.cut_off
     journal.unlink()
     audit = {"began": 1.0, "ended": 5.0, "who": "me@here", "move": "separate_database", "outcome": "done"}
     (tmp_path / "audit.jsonl").write_bytes(msgspec.json.encode(audit) + b"\n")

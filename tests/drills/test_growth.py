@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from outgrow import endpoints
@@ -136,6 +137,9 @@ def test_killed_and_taken_back(fleet: RunningFleet) -> None:
             assert command.wait_for("applying", step), command.said
             command.kill()
             traffic.wait_for_more(3)
+            shown = msgspec.json.decode(done(fleet, "status", "--json"))["growth"]
+            assert shown["worked_on_by"] is None and shown["ways"][0] == "outgrow grow --resume"
+            assert shown["after"] == "separate-database" and shown["step"] == step
             again = Command(fleet, "shrink")
             assert again.wait() == 2 and "is not finished" in again.said, again.said
             if fleet.state.growing() and engine(fleet) == "sqlite":

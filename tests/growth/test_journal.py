@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outgrow import stages
+from outgrow.cluster.state import State
 from outgrow.errors import FleetError, Misuse, StateUnreadable
 from outgrow.growth import journal as journals
 from outgrow.growth import settings
 from outgrow.growth.journal import Journal
 from outgrow.growth.plan import move_between, named
+from outgrow.growth.unfinished import unfinished
 from outgrow.topology import parse
 
 ONE = parse('stage = "single-server"\n[application]\nsecret = "01234567890123456789012345678901"\n')
@@ -192,3 +194,19 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     }
     assert settings.require_settable(file, wanted).application.cpu == 0.5
     assert file.read_text() == "stage = 2\n"
+
+
+def test_what_is_not_finished_is_told(tmp_path: Path) -> None:
+    assert unfinished(tmp_path) is None
+    folder = State(tmp_path).growth
+    journal = begun(folder)
+    journal.add("applying", "copy")
+    journal.add("failed", "copy", "the disk is full")
+    left = unfinished(tmp_path)
+    assert left is not None and (left.before, left.after) == ("single-server", "separate-database")
+    assert (left.step, left.event, left.failure) == ("copy", "failed", "the disk is full")
+    assert left.worked_on_by is None and left.began <= left.since
+    assert left.ways == ("outgrow grow --resume", "outgrow grow --undo")
+    with journals.locked(folder, "resuming a growth"):
+        left = unfinished(tmp_path)
+        assert left is not None and left.worked_on_by == f"{journals.who()}: resuming a growth"

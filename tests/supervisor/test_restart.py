@@ -79,6 +79,30 @@ async def test_not_ready_again_counts_as_a_death(fleet: Supervised, tmp_path: Pa
     assert fleet["app"].text.startswith("node app was not ready within 0.2 s") and fleet.processes() == []
 
 
+async def test_never_ready_again_is_given_up_however_long_that_takes(
+    fleet: Supervised, tmp_path: Path
+) -> None:
+    slow = Restart(first_delay_s=0.01, delay_max_s=0.01, limit=3, window_s=0.3)
+    probe = Probe("command", argv=shell(f"test ! -e {tmp_path}/broken"), timeout_s=0.4, interval_s=0.05)
+    await fleet.start(forever("app", readiness=probe, restart=slow))
+    (tmp_path / "broken").touch()
+    kill(fleet["app"].pid)
+    await eventually(lambda: fleet["app"].state == "failed", "to be given up")
+    assert fleet["app"].text.endswith("; died 3 times without being ready in between")
+    assert fleet["app"].restarts == 2 and fleet.processes() == []
+
+
+async def test_ready_in_between_it_is_started_as_long_as_it_dies_seldom(fleet: Supervised) -> None:
+    seldom = Restart(first_delay_s=0.01, limit=2, window_s=0.001)
+    await fleet.start(forever("app", restart=seldom))
+    for count in (1, 2, 3):
+        kill(fleet["app"].pid)
+        await eventually(
+            lambda count=count: fleet["app"].state == "ready" and fleet["app"].restarts == count,  # type: ignore[misc]
+            "the node again",
+        )
+
+
 async def test_what_its_predecessor_started_ends_first(fleet: Supervised, tmp_path: Path) -> None:
     child = tmp_path / "child"
     app = shell(f"trap '' TERM; sleep 1000 & echo $! > {child}; wait")

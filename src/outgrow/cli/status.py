@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from outgrow.cli.table import table
 if TYPE_CHECKING:
     from outgrow.cluster import NodeStatus, Status
     from outgrow.dashboard.snapshot import Summary
+    from outgrow.growth.unfinished import Unfinished
 
 _HEADINGS = ("node", "state", "since", "restarts", "cpu", "memory", "pid", "address")
 _FIGURES = (2, 3, 4, 5, 6)
@@ -32,20 +33,28 @@ def command(directory: Path | None, as_json: bool) -> int:
     Exit code 0 if everything is well, 1 if a node has failed or nothing runs. CPU is the share of one
     core since the last time somebody asked, memory what the node's processes use alone plus their part
     of what they share. Where the dashboard runs, its figures of the last five seconds are shown as well.
+    A growth that is not finished is shown with its step and with the commands that end it.
     """
-    import msgspec
-
     from outgrow import cluster
     from outgrow.dashboard import client
+    from outgrow.growth.unfinished import unfinished
 
-    status = asyncio.run(cluster.status(application.fleet_directory(directory)))
+    where = application.fleet_directory(directory)
+    status = asyncio.run(cluster.status(where))
     summary = client.summary(status.dashboard) if status.dashboard else None
-    document = {**msgspec.structs.asdict(status), "now": summary}
-    Console(as_json=as_json).result(document, text(status, summary))
+    growth = unfinished(where)
+    Console(as_json=as_json).result(_document(status, summary, growth), text(status, summary, growth=growth))
     return 1 if any(node.state == "failed" for node in status.nodes) else 0
 
 
-def text(status: Status, summary: Summary | None = None) -> str:
+def _document(status: Status, summary: Summary | None, growth: Unfinished | None) -> dict[str, Any]:
+    import msgspec
+
+    told = None if growth is None else {**msgspec.structs.asdict(growth), "ways": growth.ways}
+    return {**msgspec.structs.asdict(status), "now": summary, "growth": told}
+
+
+def text(status: Status, summary: Summary | None = None, *, growth: Unfinished | None = None) -> str:
     """The fleet for people: jobs that are done are left out, a failed node says why."""
     from outgrow import stages
 
@@ -59,8 +68,24 @@ def text(status: Status, summary: Summary | None = None) -> str:
     page = f"\n{click.style(status.dashboard, fg='cyan')}   {dim('dashboard')}" if status.dashboard else ""
     now = f"\n{_now(summary)}" if summary is not None else ""
     urls = f"{click.style(status.url, fg='cyan')}   {supervisor}{page}"
+    changes = f"\n\n{_growth(growth)}" if growth is not None else ""
     warnings = "".join(f"\n{doubtful('warning:')} {warning}" for warning in status.warnings)
-    return f"{head}\n{urls}{now}\n\n{rows}{''.join(reasons)}{warnings}"
+    return f"{head}\n{urls}{now}{changes}\n\n{rows}{''.join(reasons)}{warnings}"
+
+
+def _growth(growth: Unfinished) -> str:
+    """What it is, since when, where it stands; and what to do when nobody works on it."""
+    now = time.time()
+    what = f"from {strong(growth.before)} to {strong(growth.after)}"
+    began, since = units.span(max(0.0, now - growth.began)), units.span(max(0.0, now - growth.since))
+    step = f"{growth.step}: {growth.event} {since} ago" if growth.step else f"no step yet, {since} ago"
+    if growth.worked_on_by is not None:
+        return f"{doubtful('growing')} {what}, begun {began} ago\n  {step}\n  {dim(growth.worked_on_by)}"
+    reason = [f"  {bad(growth.failure)}"] if growth.failure else []
+    does = {"outgrow grow --resume": "finishes it", "outgrow grow --undo": "takes it back"}
+    ways = [f"  `{way}` {does[way]}" for way in growth.ways]
+    head = f"{bad('not finished:')} the growth {what}, begun {began} ago; nobody works on it"
+    return "\n".join([head, f"  {step}", *reason, *ways])
 
 
 def _now(summary: Summary) -> str:

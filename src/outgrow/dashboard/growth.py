@@ -13,6 +13,7 @@ import msgspec
 
 from outgrow.dashboard.events import Events
 from outgrow.dashboard.snapshot import Growth
+from outgrow.growth import journal as journals
 
 T = TypeVar("T")
 
@@ -43,11 +44,19 @@ class Watch:
     """Follows both files. What is older than the newest event about growth has been told before."""
 
     def __init__(self, folder: Path, events: Events) -> None:
+        self._folder = folder
         self._journal, self._audit = folder / "journal.jsonl", folder / "audit.jsonl"
         self._events = events
         self._told = max((event.at for event in events.kept if event.kind == KIND), default=0.0)
         self._seen: tuple[tuple[int, int], ...] = ()
-        self.now: Growth | None = None
+        self._last: Growth | None = None
+
+    @property
+    def now(self) -> Growth | None:
+        """The growth that has not ended, if there is one."""
+        if self._last is None:
+            return None
+        return msgspec.structs.replace(self._last, cut_off=journals.holder(self._folder) is None)
 
     def look(self) -> None:
         """Tell what is new."""
@@ -57,7 +66,7 @@ class Watch:
         self._seen = seen
         lines = [_decoded(line, Line) for line in _lines(self._journal)]
         journal = [line for line in lines if line is not None]
-        self.now = _under_way(journal)
+        self._last = _under_way(journal)
         move = journal[0].move if journal else ""
         new = [(line.at, _words(line, move)) for line in journal]
         ended = (_decoded(line, Ended) for line in _lines(self._audit))
@@ -82,7 +91,7 @@ def _under_way(journal: list[Line]) -> Growth | None:
     if not journal:
         return None
     last = journal[-1]
-    return Growth(journal[0].move, last.step, last.event, journal[0].at)
+    return Growth(journal[0].move, last.step, last.event, journal[0].at, cut_off=False)
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -124,12 +124,13 @@ class Requests(msgspec.Struct, frozen=True):
 
 
 class Growth(msgspec.Struct, frozen=True):
-    """A growth that is under way, or was cut off: the last line of its journal."""
+    """A growth that is under way: the last line of its journal. `cut_off`: nobody works on it."""
 
     move: str
     step: str
     event: str
     since: float
+    cut_off: bool
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

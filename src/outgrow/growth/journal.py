@@ -23,6 +23,9 @@ import msgspec
 from outgrow.errors import FleetError, Misuse, StateUnreadable
 from outgrow.topology import Topology
 
+LOCK_WAIT_S = 0.5
+"""Longer than `outgrow status` looks who has the lock."""
+
 Event = Literal["begun", "applying", "done", "failed", "undoing", "undone"]
 
 
@@ -152,19 +155,48 @@ def locked(folder: Path, why: str) -> Iterator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 500, 0).decode(errors="replace")
+        if not _lock(descriptor):
             raise FleetError(
-                f"this application is being changed: {holder}", hint="wait for it to end"
-            ) from None
+                f"this application is being changed: {_told_in(descriptor)}", hint="wait for it to end"
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{who()}: {why}".encode(), 0)
         yield
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def holder(folder: Path) -> str | None:
+    """Who has the lock, and why; None when nobody has it, since a killed process lets go."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _told_in(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _told_in(descriptor: int) -> str:
+    return os.pread(descriptor, 500, 0).decode(errors="replace") or "somebody"
 
 
 def who() -> str:

@@ -289,13 +289,13 @@ class Supervisor:
             await asyncio.sleep(delay_s)
             try:
                 await self._bring_up(node)
+                backoff.ready()
                 reason = await self._end_of(node)
             except OutgrowError as error:
                 reason = error.message.splitlines()[0]
         # Nobody will answer: better refused than left to wait in the backlog.
         node.close_sockets()
-        restart = node.workload.restart
-        self._set(node, "failed", f"{reason}; died {restart.limit} times within {restart.window_s:g} s")
+        self._set(node, "failed", f"{reason}; {backoff.verdict()}")
 
     async def _end_of(self, node: Node) -> str:
         """Wait until it has ended; returns how."""

@@ -231,8 +231,9 @@ function show() {
   showDetails();
 }
 
-function growing({ move, step, event, since }) {
+function growing({ move, step, event, since, cut_off }) {
   const state = event === "applying" || event === "begun" ? "" : ` ${event}`;
+  if (cut_off) return `cut off: ${move}${step ? `, ${step}${state}` : ""}; outgrow status tells how to end it`;
   return `growing: ${move}${step ? `, ${step}${state}` : ""}, for ${span(snapshot.at - since)}`;
 }
 
