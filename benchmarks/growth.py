@@ -1,4 +1,4 @@
-"""Growing under load: `python -m benchmarks.growth [--quick] [--data FOLDER]`.
+"""Growing under load: `python -m benchmarks.growth [--quick] [--data FOLDER] [--write]`.
 
 Conduit with 100,000 articles and 500,000 comments at stage 1; 400 requests a second of its own scenario,
 of which 100 write; meanwhile `outgrow grow separate-database`, then `outgrow shrink`. Printed are what
@@ -18,12 +18,13 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 import uvloop
 from msgspec.structs import replace
 
+from benchmarks import report as documents
 from benchmarks.report import table
 from outgrow.load.generator import run as load
 from outgrow.load.parse import parse_file
@@ -138,13 +139,15 @@ def _command(directory: Path, *arguments: str) -> str:
 
 
 def _as_table(moves: list[Move]) -> str:
-    head = ["", "took s", "writes held s", "requests", "errors", "violations", "p50 ms", "p99 ms", "max ms"]
+    head = ["", "took s", "writes held s", "requests", "writes/s", "reads/s", "errors", "violations"]
+    head += ["p50 ms", "p99 ms", "max ms"]
     rows = [
         [
             each.name,
             f"{each.seconds:.1f}",
             f"{each.facts['held_s']}",
             f"{each.report.answered:,}",
+            *(f"{rate:.0f}" for rate in _rates(each.report)),
             f"{each.report.failed + each.report.not_sent:,}",
             f"{each.report.violations:,} in {each.report.checked:,}",
             f"{each.report.latency.percentiles['50']:.1f}",
@@ -153,12 +156,27 @@ def _as_table(moves: list[Move]) -> str:
         ]
         for each in moves
     ]
-    notes = [
-        f"{each.name}: held for {each.facts['held_for']}; checksum {each.facts['checksum']}; "
-        f"errors {each.report.errors}; the first {QUIET_S:g} s, before it: {_before(each.report)}"
-        for each in moves
-    ]
-    return "\n\n".join((table(head, rows), *notes))
+    return "\n\n".join((table(head, rows), "\n".join(map(_note, moves))))
+
+
+def _note(move: Move) -> str:
+    held_for = cast("dict[str, float]", move.facts["held_for"])
+    parts = ", ".join(f"{part} {seconds * 1000:.0f} ms" for part, seconds in held_for.items())
+    errors = "".join(f"; {count:,} {kind}" for kind, count in move.report.errors.items())
+    return (
+        f"- {move.name}: held for {parts}; all data the same, checksum {move.facts['checksum']}; "
+        f"{_before(move.report)} in the {QUIET_S:g} s before{errors}"
+    )
+
+
+def _rates(report: Report) -> tuple[float, float]:
+    """Writes and reads a second, answered as they should be."""
+    methods = {name: each.method for name, each in _scenario().request.items()}
+    counts = {"read": 0, "write": 0}
+    for each in report.requests:
+        counts["read" if methods[each.name] == "GET" else "write"] += each.latency.count
+    seconds = report.seconds - report.warmup
+    return counts["write"] / seconds, counts["read"] / seconds
 
 
 def _before(report: Report) -> str:
@@ -172,9 +190,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Grow and shrink the example under load.")
     parser.add_argument("--quick", action="store_true", help="little data, to see that everything works")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the data is made once and kept")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     arguments = parser.parse_args()
     print(f"load of the machine before: {os.getloadavg()[0]:.1f}", flush=True)
-    print(run(quick=arguments.quick, data=arguments.data), flush=True)
+    text = run(quick=arguments.quick, data=arguments.data)
+    print(text, flush=True)
+    if arguments.write:
+        documents.write("growth", text, quick=arguments.quick, pinned=False)
 
 
 if __name__ == "__main__":

@@ -43,13 +43,16 @@ def verdict(what: str, value: float, target: float, *, at_least: bool, unit: str
     )
 
 
-def write(name: str, text: str, *, quick: bool) -> None:
-    """Put it in its place in the document, with what a reader must know of the run."""
+def write(name: str, text: str, *, quick: bool, pinned: bool = True) -> None:
+    """Put it in its place in the document, with what a reader must know of the run.
+
+    `pinned`: servers and load had a core each.
+    """
     facts = machine.describe()
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     kind = "; a quick run, whose figures are not to be trusted" if quick else ""
     place, software = (
-        f"{facts['machine']}; {facts['cores']}",
+        f"{facts['machine']}; {facts['cores'] if pinned else 'no core is assigned'}",
         f"Python {facts['python']}; {facts['packages']}",
     )
     note = f"{moment}; {place}; {software}{kind}."

@@ -261,13 +261,14 @@ return [...document.querySelectorAll('button, input, select, a[href], [tabindex=
 """
 
 MADE_UP = """
+const spans = Array.from({length: 20}, (_, i) => ['query', 'SELECT notes ' + i, 'db', i * 200, 150, null]);
 const real = window.fetch;
 window.fetch = (address, ...rest) => {
   if (!String(address).startsWith('/api/requests')) return real(address, ...rest);
   const offset = Number(new URLSearchParams(String(address).split('?')[1]).get('offset'));
   const requests = Array.from({length: 100}, (_, i) => ({
     number: 10000 - offset - i, node: 'app', reason: 'slowest', at: 1e9, method: 'GET', route: '/notes',
-    path: '/notes/' + (offset + i), status: 200, ms: 5, error: null, trace_id: 'a', spans: [],
+    path: '/notes/' + (offset + i), status: 200, ms: 5, error: null, trace_id: 'a', spans,
   }));
   return Promise.resolve(new Response(JSON.stringify({total: 10000, newest: 10000, requests})));
 };
@@ -297,25 +298,39 @@ def test_it_fits_a_phone(page: WebDriver) -> None:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_ten_thousand_requests_are_browsed_without_stutter(page: WebDriver) -> None:
-    run(page, MADE_UP)
-    by_id(page, "tab-requests").click()
-    wait_until(lambda: text(page, "requests-note") == "10,000 requests", "the whole list")
-    frames = page.execute_async_script(
+def frames(page: WebDriver, action: str) -> list[float]:
+    """How long each of 120 frames took, rising, with this done in each."""
+    times: list[float] = page.execute_async_script(
         """
-        const done = arguments[0], list = document.getElementById('requests-list'), times = [];
+        const done = arguments[1], list = document.getElementById('requests-list'), times = [];
+        const act = new Function('list', 'step', arguments[0]);
         let last = performance.now(), step = 0;
         const next = (now) => {
           times.push(now - last); last = now;
-          list.scrollTop = (step++ / 120) * (list.scrollHeight - list.clientHeight);
+          act(list, step++);
           if (step <= 120) requestAnimationFrame(next); else done(times);
         };
         requestAnimationFrame(next);
-        """
+        """,
+        action,
     )
-    assert sorted(frames)[len(frames) // 2] < 50, "half of all frames at twenty a second or more"
+    return sorted(times)
+
+
+def test_ten_thousand_requests_are_browsed_without_stutter(page: WebDriver) -> None:
+    """The best of three tries: the machine that runs the tests has other work, too."""
+    run(page, MADE_UP)
+    by_id(page, "tab-requests").click()
+    wait_until(lambda: text(page, "requests-note") == "10,000 requests", "the whole list")
+    scrolled = [frames(page, "list.scrollTop = (step / 120) * (list.scrollHeight - list.clientHeight)")]
     assert run(page, "return document.querySelectorAll('#requests-list .row').length") < 60
     wait_until(lambda: "/notes/9999" in "".join(all_texts(page, "#requests-list .path")), "the last row")
+    scrolled += [frames(page, "list.scrollTop = (1 - step / 120) * list.scrollHeight") for _ in range(2)]
+    key = "list.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowDown', bubbles: true}))"
+    chosen = [frames(page, key) for _ in range(3)]
+    assert len(page.find_elements("css selector", ".waterfall li")) == 1 + 20
+    for times in (scrolled, chosen):
+        assert min(each[int(len(each) * 0.95)] for each in times) < 50, "19 of 20 frames at least 20 a second"
 
 
 def test_a_dashboard_that_went_away_is_told_and_comes_back(browser: WebDriver, fleet: Watched) -> None:

@@ -21,10 +21,10 @@ CUT_OFF = Unfinished(
     "sqlite-to-postgres",
     "single-server",
     "separate-database",
-    NOW - 200,
+    NOW - 3 * 3600,
     "copy",
     "failed",
-    NOW - 65,
+    NOW - 2 * 3600,
     "the disk is full",
     worked_on_by=None,
     moved=False,
@@ -60,10 +60,10 @@ def test_a_warning_comes_last() -> None:
 
 def test_a_growth_that_was_cut_off_says_what_to_do() -> None:
     head, *lines = shown(APP, growth=CUT_OFF).splitlines()[3:8]
-    assert head.startswith("not finished: the growth from single-server to separate-database, begun 3 min")
+    assert head.startswith("not finished: the growth from single-server to separate-database, begun 3 h")
     assert head.endswith("; nobody works on it")
     assert lines == [
-        "  copy: failed 1 min ago",
+        "  copy: failed 2 h ago",
         "  the disk is full",
         "  `outgrow grow --resume` finishes it",
         "  `outgrow grow --undo` takes it back",
@@ -77,5 +77,5 @@ def test_what_has_moved_can_only_be_finished() -> None:
 
 def test_a_growth_that_goes_on_says_who_works_on_it() -> None:
     said = shown(APP, growth=replace(CUT_OFF, worked_on_by="me@here, process 7: growing", failure=""))
-    assert "growing from single-server to separate-database, begun 3 min ago" in said
+    assert "growing from single-server to separate-database, begun 3 h ago" in said
     assert "me@here, process 7: growing" in said and "--resume" not in said

@@ -17,8 +17,10 @@ import httpx
 import msgspec
 import pytest
 
+from outgrow.runtime import serve
+
 APP = """\
-import asyncio, logging, os
+import asyncio, gc, logging, os
 print("imported", os.getpid())
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -30,6 +32,10 @@ async def app(scope, receive, send):
         return
     if scope["path"] == "/slow":
         await asyncio.sleep(1)
+    if scope["path"] == "/collector":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(gc.get_threshold()[2]).encode()})
+        return
     if scope["path"] == "/broken":
         raise ValueError("broken\\nline")
     client = scope["client"][0].encode()
@@ -96,6 +102,12 @@ def test_it_serves_on_the_inherited_socket_and_ends_with_0(start: Callable[..., 
     assert len(broken) == 1
     assert "ValueError: broken\nline" in broken[0]["exception"]
     assert "the lifespan ends" in [line["message"] for line in log]
+
+
+def test_a_full_cache_is_not_looked_through_again_and_again(start: Callable[..., Process]) -> None:
+    served = start()
+    assert int(served.get("/collector").text) == serve.FULL_COLLECTION_AFTER
+    served.end()
 
 
 def test_a_request_under_way_is_answered_before_the_end(start: Callable[..., Process]) -> None:

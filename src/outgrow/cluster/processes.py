@@ -27,6 +27,7 @@ class Answer(msgspec.Struct):
     epoch: int
     held: bool = False
     connections: int = 0
+    writing: int = 0
     error: str | None = None
 
 
@@ -56,6 +57,11 @@ class Processes:
     ) -> list[Answer]:
         """Ask all of them at once. Raises FleetError when one cannot do it or does not answer."""
         return await self._ask(list(self._connections), {"command": command, **more}, within_s)
+
+    async def state(self, *, within_s: float = ANSWER_WITHIN_S) -> list[Answer]:
+        """How all of them stand, those that have just come too. Raises like ask."""
+        await self._join()
+        return await self.ask("state", within_s=within_s)
 
     async def hold(self, seconds: float) -> None:
         """Hold the writes of all of them, those that have just come too. Raises FleetError, holding none."""

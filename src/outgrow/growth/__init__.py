@@ -4,5 +4,6 @@ plan.py      which move leads from one topology to another
 moves/       one change of topology a file: its steps
 runner.py    apply, verify, check the invariant, journal; on failure undo; after a crash resume
 journal.py   what is known after a crash; the lock; the audit line
+pace.py      how fast, so that the application keeps its machine
 data/        copying a database while it is written to
 """

@@ -29,6 +29,7 @@ from outgrow.growth import settings
 from outgrow.growth.data import copying
 from outgrow.growth.data.columns import Table
 from outgrow.growth.data.copying import Changes, Snapshot, Store
+from outgrow.growth.pace import Pace
 from outgrow.growth.step import DECISIVE_EPOCH, Context, Step
 from outgrow.topology import Topology
 
@@ -141,7 +142,9 @@ class Relocation(ABC):
     async def copy(self, context: Context) -> None:
         """Every row of one moment."""
         source, target = await self.source(context), await self.target(context)
-        mark = await copying.copy(source, target, await self.tables(context), context.says)
+        tables = await self.tables(context)
+        async with _pace(context) as pace:
+            mark = await copying.copy(source, target, tables, context.says, pace.rest)
         context.keep({"mark": mark})
 
     async def verify(self, context: Context) -> None:
@@ -153,8 +156,8 @@ class Relocation(ABC):
         await target.finish()
         async with source.snapshot() as snapshot:
             await copying.catch_up(snapshot, target, tables, mark)
-            async with target.snapshot() as copied:
-                digest = await copying.verify(snapshot, copied, tables, context.says)
+            async with target.snapshot() as copied, _pace(context) as pace:
+                digest = await copying.verify(snapshot, copied, tables, context.says, pace.rest)
             context.keep({"mark": snapshot.mark, "checksum": digest})
 
     async def _catch_up(self, context: Context, mark: int) -> int:
@@ -162,8 +165,8 @@ class Relocation(ABC):
         source, target = await self.source(context), await self.target(context)
         tables = await self.tables(context)
         for _ in range(copying.ROUNDS_MAX):
-            async with source.snapshot() as snapshot:
-                changes = await copying.catch_up(snapshot, target, tables, mark)
+            async with source.snapshot() as snapshot, _pace(context) as pace:
+                changes = await copying.catch_up(snapshot, target, tables, mark, pace.rest)
                 mark = snapshot.mark
             context.says(f"{changes.rows:,} rows had changed")
             if changes.rows <= copying.SMALL:
@@ -257,6 +260,10 @@ class Relocation(ABC):
         )
         database = replace(made.database, shards=shards)
         return replace(made, moved=True, database=database, sessions=before.sessions)
+
+
+def _pace(context: Context) -> Pace:
+    return Pace(context.state.placement().control)
 
 
 class _Watch:

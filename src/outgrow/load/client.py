@@ -1,4 +1,4 @@
-"""HTTP/1.1 over bare asyncio protocols and httptools: the least that lies between a request and the wire.
+"""HTTP/1.1 over bare sockets and httptools: the least that lies between a request and the wire.
 
     Pool.send ─► an idle connection, or a new one ─► Connection.write ─► ... ─► Answer or Failure ─► done
 
@@ -9,14 +9,16 @@ each failure is the application's, and not a race between its idle timeout and t
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import httptools
 
 from outgrow.load.target import Target
+from outgrow.load.wire import Place, Wire
 
 IDLE_S_MAX = 4.0
 """Less than what servers allow (uvicorn: 5 s)."""
@@ -29,12 +31,14 @@ _SWEEP_S = 0.02
 class Answer(NamedTuple):
     """What came back. Header names are lower case.
 
-    `received` is when its end was here (time.monotonic): what we do with it afterwards is not its latency.
+    `sent` is when its request left, or began to wait for a connection to be made, and `received` when its
+    end was here (time.monotonic): what we do before and afterwards is not the application's.
     """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    sent: float = 0.0
     received: float = 0.0
 
 
@@ -52,7 +56,7 @@ class Pool:
     """Connections to one target. At most `maximum` requests are under way, each with `timeout_s`."""
 
     def __init__(self, target: Target, *, maximum: int, timeout_s: float) -> None:
-        self._target = target
+        self._place = Place(target.address, target.port)
         self.maximum = maximum
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
@@ -72,10 +76,11 @@ class Pool:
         """Send a whole request; `done` is called once, never from within this call."""
         exchange = Exchange(self, data, done)
         self.under_way.add(exchange)
-        self._deadlines.append((monotonic() + self._timeout_s, exchange))
+        self._deadlines.append((exchange.sent + self._timeout_s, exchange))
         while self._idle:
             connection = self._idle.pop()
-            if connection.begin(exchange):
+            if (sent := connection.begin(exchange)) is not None:
+                exchange.sent = sent
                 return
         task = self._loop.create_task(self._connect(exchange))
         self._connecting.add(task)
@@ -92,10 +97,8 @@ class Pool:
         for task in list(self._connecting):
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
-        await asyncio.sleep(0)  # the transports close in the loop's next turn
+        while self._idle:
+            self._idle.pop().close()
 
     def release(self, connection: Connection) -> None:
         """The connection is free for another request."""
@@ -108,16 +111,15 @@ class Pool:
 
     async def _connect(self, exchange: Exchange) -> None:
         try:
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self), self._target.address, self._target.port
-            )
+            connection = Connection(self, await self._place.connect())
         except OSError as error:
             exchange.end(Failure(_connect_kind(error), str(error)))
             return
         self.connections_opened += 1
-        if exchange.is_over or not connection.begin(exchange):
+        if exchange.is_over:
             connection.close()
-            exchange.end(Failure("closed", "the connection was closed before the request"))
+        else:
+            connection.begin(exchange)
 
     def _sweep(self) -> None:
         now = monotonic()
@@ -131,12 +133,13 @@ class Pool:
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = ("_done", "_pool", "connection", "data", "is_over")
+    __slots__ = ("_done", "_pool", "connection", "data", "is_over", "sent")
 
     def __init__(self, pool: Pool, data: bytes, done: Done) -> None:
         self._pool = pool
         self._done = done
         self.data = data
+        self.sent = monotonic()
         self.connection: Connection | None = None
         self.is_over = False
 
@@ -154,13 +157,13 @@ class Exchange:
             self.connection.give_up()
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One connection, which carries one request at a time."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, connected: socket.socket) -> None:
         self._pool = pool
-        self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser | None = None
+        self._wire = Wire(connected, self._came, self._lost)
+        self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._chunks: list[bytes] = []
@@ -169,16 +172,15 @@ class Connection(asyncio.Protocol):
         self._received = 0.0
         self.idle_since = 0.0
 
-    def begin(self, exchange: Exchange) -> bool:
-        """Send the request of this exchange; False when the connection is closing."""
-        if self._transport is None or self._transport.is_closing():
-            return False
+    def begin(self, exchange: Exchange) -> float | None:
+        """Send the request of this exchange. Returns when it left; None when the connection has gone."""
+        if not self._wire.open:
+            return None
         self._exchange = exchange
         exchange.connection = self
-        self._parser = self._parser or httptools.HttpResponseParser(self)
-        self._transport.write(exchange.data)
+        sent = self._wire.send(exchange.data)
         exchange.data = b""  # it is kept until its deadline has passed
-        return True
+        return sent
 
     def give_up(self) -> None:
         """Its exchange has ended without an answer, which may still come: it cannot be used again."""
@@ -188,19 +190,15 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close it at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._wire.close()
+        self._pool.discard(self)
 
-    # --- What asyncio calls.
+    # --- What the wire calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own does not inherit from it
-
-    def data_received(self, data: bytes) -> None:
+    def _came(self, data: bytes, moment: float) -> None:
         """A part of an answer, or something that nobody has asked for."""
-        self._received = monotonic()
-        if self._exchange is None or self._parser is None:
+        self._received = moment
+        if self._exchange is None:
             self.close()
             return
         try:
@@ -209,19 +207,18 @@ class Connection(asyncio.Protocol):
             self._end(Failure("protocol", f"this is no HTTP: {error}"))
             self.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _lost(self, error: OSError | None) -> None:
         """It has gone; an answer without a length ends with it."""
-        self._transport = None
         self._pool.discard(self)
         if self._exchange is None:
             return
-        if exc is None and self._until_close:
+        if error is None and self._until_close:
             self._received = monotonic()
             self._answer()
-        elif exc is None:
+        elif error is None:
             self._end(Failure("closed", "the connection was closed before the whole answer"))
         else:
-            self._end(Failure("reset", str(exc)))
+            self._end(Failure("reset", str(error)))
 
     # --- What httptools calls.
 
@@ -244,7 +241,6 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The whole answer, unless it was one that only announces another (100, 103)."""
-        assert self._parser is not None
         if self._parser.get_status_code() < 200:
             self._forget_answer()
             return
@@ -254,11 +250,10 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def _answer(self) -> None:
-        assert self._parser is not None
-        body = b"".join(self._chunks)
-        answer = Answer(self._parser.get_status_code(), self._headers, body, self._received)
+        body, sent = b"".join(self._chunks), self._exchange.sent if self._exchange is not None else 0.0
+        answer = Answer(self._parser.get_status_code(), self._headers, body, sent, self._received)
         self._forget_answer()
-        if self._parser.should_keep_alive() and self._transport is not None:
+        if self._parser.should_keep_alive() and self._wire.open:
             self.idle_since = self._received
             exchange, self._exchange = self._exchange, None
             self._pool.release(self)

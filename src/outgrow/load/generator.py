@@ -176,20 +176,20 @@ class _Generator:
         try:
             data = self._traffic.encode(call)
         except KeyError as error:
-            self._judge(call, intended, now, Failure("no value", f"{{{error.args[0]}}} has no value yet"))
+            self._judge(call, intended, Failure("no value", f"{{{error.args[0]}}} has no value yet"))
             return
-        sent = self._now()
-        self._pool.send(data, lambda outcome: self._done(call, intended, sent, outcome))
+        self._pool.send(data, lambda outcome: self._done(call, intended, outcome))
 
-    def _done(self, call: Call, intended: float, sent: float, outcome: Answer | Failure) -> None:
-        self._judge(call, intended, sent, outcome)
+    def _done(self, call: Call, intended: float, outcome: Answer | Failure) -> None:
+        self._judge(call, intended, outcome)
         while self._waiting and self._pool.free and not self._stop.is_set():
             meant, noticed = self._waiting.popleft()
             self._send(meant, noticed, self._now())
         self._finish_if_done()
 
-    def _judge(self, call: Call, intended: float, sent: float, outcome: Answer | Failure) -> None:
-        now = outcome.received - self._began if isinstance(outcome, Answer) else self._now()
+    def _judge(self, call: Call, intended: float, outcome: Answer | Failure) -> None:
+        came = (outcome.sent, outcome.received) if isinstance(outcome, Answer) else (monotonic(),) * 2
+        sent, now = (moment - self._began for moment in came)
         name, asked = call.step.name, call.asked
         trace_id = self._traffic.trace_id(call)
         verdict = self._traffic.judge(call, outcome)

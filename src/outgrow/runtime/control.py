@@ -1,6 +1,6 @@
 """The fleet's hand inside an application process: a Unix socket, JSON lines in and out.
 
-    {"command": "state"}                  ->  {"epoch": 3, "held": false}
+    {"command": "state"}                  ->  {"epoch": 3, "held": false, "writing": 2}: write blocks open
     {"command": "warm", "engine": "postgres"}  ->  the driver of that engine is loaded: it takes a moment
     {"command": "hold", "seconds": 5}     ->  held: write blocks wait, those under way have ended
     {"command": "reload"}                 ->  the endpoints document is read again and obeyed
@@ -50,6 +50,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     epoch: int
     held: bool = False
     connections: int = 0
+    writing: int = 0
     error: str | None = None
 
 
@@ -148,7 +149,8 @@ class Control:
             error = f"a write block was still open after {DRAIN_WITHIN_S:g} s"
         except (OutgrowError, msgspec.DecodeError, OSError, ImportError) as failure:
             error = str(failure)
-        return Answer(self._epoch(), self._gate.held, len(PROCESS.connections), error)
+        connections = len(PROCESS.connections)
+        return Answer(self._epoch(), self._gate.held, connections, self._gate.inside, error)
 
     async def _hold(self, writer: asyncio.StreamWriter, seconds: float) -> None:
         if self._holder is not None and self._holder is not writer:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +14,7 @@ from outgrow.errors import VerificationFailed
 from outgrow.growth.data.columns import Table, plain
 from outgrow.growth.data.sqlite import Key, Row
 
-PAGE = 5_000
-REST_MAX_S = 0.5
+PAGE = 1_000
 ROUNDS_MAX = 50
 SMALL = 200
 """So few changed rows are left to the moment in which writes are held."""
@@ -56,38 +54,60 @@ class Store(Protocol):
 
 
 Says = Callable[[str], None]
+Rest = Callable[[float], Awaitable[None]]
+"""Called after so many seconds of work, for those who work on the same machine."""
 
 
-async def copy(source: Store, target: Store, tables: Sequence[Table], says: Says) -> int:
+async def without_rest(worked_s: float) -> None:
+    """Nobody else is there, or all of them wait for this work."""
+
+
+async def copy(
+    source: Store, target: Store, tables: Sequence[Table], says: Says, rest: Rest = without_rest
+) -> int:
     """Every row of one moment; what the target held goes. Returns the mark of that moment."""
     await target.clear(tables)
     async with source.snapshot() as snapshot:
         total = 0
         for table in tables:
             whole = await snapshot.count(table)
-            await target.load(table, pages(snapshot, table, whole, says))
+            await target.load(table, pages(snapshot, table, whole, says, rest))
             total += whole
         says(f"{total:,} rows copied")
         return snapshot.mark
 
 
-async def pages(snapshot: Snapshot, table: Table, whole: int, says: Says) -> AsyncIterator[list[Row]]:
+async def pages(
+    snapshot: Snapshot, table: Table, whole: int, says: Says, rest: Rest
+) -> AsyncIterator[list[Row]]:
     """A table in the order of its key."""
     after: Key | None = None
     done = 0
-    began = time.monotonic()
+    work = _Work(rest)
     while rows := await snapshot.page(table, after, PAGE):
         yield rows
         after = table.key_of(rows[-1])
         done += len(rows)
         says(f"{table.name}: {done:,} of {whole:,} rows")
-        began = await _rest(began)
+        await work.rest()
 
 
-async def _rest(began: float) -> float:
-    """As long as the last page took: the application needs the machine too. Returns the time after it."""
-    await asyncio.sleep(min(time.monotonic() - began, REST_MAX_S))
-    return time.monotonic()
+class _Work:
+    """Work in parts, each of which is followed by a rest."""
+
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
+        self._began = time.monotonic()
+
+    async def rest(self) -> None:
+        """A part is done."""
+        await self._rest(time.monotonic() - self._began)
+        self._began = time.monotonic()
+
+    async def rest_after(self, keys: Sequence[Key]) -> None:
+        """A part with these keys is done. After a small one none: what is left must become less and less."""
+        if len(keys) >= PAGE:
+            await self.rest()
 
 
 class Changes(NamedTuple):
@@ -97,7 +117,9 @@ class Changes(NamedTuple):
     grown: dict[str, int]
 
 
-async def catch_up(snapshot: Snapshot, target: Store, tables: Sequence[Table], since: int) -> Changes:
+async def catch_up(
+    snapshot: Snapshot, target: Store, tables: Sequence[Table], since: int, rest: Rest = without_rest
+) -> Changes:
     """Copy what has changed up to this snapshot, and compare it. Raises VerificationFailed.
 
     All of it is one transaction of the target, so that rows may have swapped what must be unique.
@@ -108,10 +130,12 @@ async def catch_up(snapshot: Snapshot, target: Store, tables: Sequence[Table], s
     ]
     if not parts:
         return Changes(0, {})
-    grown = await target.replace(parts, _rows(snapshot, parts))
+    work = _Work(rest)
+    grown = await target.replace(parts, _rows(snapshot, parts, work))
     async with target.snapshot() as copied:
         for table, keys in parts:
             await _require_same_rows(snapshot, copied, table, keys)
+            await work.rest_after(keys)
     await target.go_on([table for table in tables if table.name in changed])
     return Changes(sum(len(keys) for _, keys in parts), grown)
 
@@ -124,10 +148,11 @@ def _parts(keys: Iterable[Key]) -> Iterator[list[Key]]:
 
 
 async def _rows(
-    snapshot: Snapshot, parts: Sequence[tuple[Table, list[Key]]]
+    snapshot: Snapshot, parts: Sequence[tuple[Table, list[Key]]], work: _Work
 ) -> AsyncIterator[tuple[Table, list[Row]]]:
     for table, keys in parts:
         yield table, await snapshot.rows(table, keys)
+        await work.rest_after(keys)
 
 
 async def _require_same_rows(snapshot: Snapshot, copied: Snapshot, table: Table, keys: list[Key]) -> None:
@@ -139,7 +164,9 @@ async def _require_same_rows(snapshot: Snapshot, copied: Snapshot, table: Table,
         raise VerificationFailed(f"table {table.name}: {_first_difference(table, wanted, held)}")
 
 
-async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], says: Says) -> str:
+async def verify(
+    snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], says: Says, rest: Rest = without_rest
+) -> str:
     """Compare counts, and checksums of every range of keys. Returns a digest of everything.
 
     Raises VerificationFailed, naming the first row that differs.
@@ -151,7 +178,7 @@ async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], 
         if counts[0] != counts[1]:
             raise VerificationFailed(f"table {table.name}: {counts[0]:,} rows, and {counts[1]:,} in the copy")
         after: Key | None = None
-        began = time.monotonic()
+        work = _Work(rest)
         while rows := await snapshot.page(table, after, PAGE):
             last = table.key_of(rows[-1])
             copied = await target.page(table, after, PAGE + 1, upto=last)
@@ -162,7 +189,7 @@ async def verify(snapshot: Snapshot, target: Snapshot, tables: Sequence[Table], 
             total += len(rows)
             says(f"{total:,} rows compared, {table.name}")
             after = last
-            began = await _rest(began)
+            await work.rest()
     says(f"{total:,} rows are the same, checksum {whole.hexdigest()}")
     return whole.hexdigest()
 

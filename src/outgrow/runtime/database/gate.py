@@ -27,6 +27,11 @@ class Gate:
         """Whether new write blocks wait."""
         return self._held is not None
 
+    @property
+    def inside(self) -> int:
+        """How many write blocks are open."""
+        return self._inside
+
     async def enter(self) -> None:
         """Called by each write block before it takes a connection. Raises Unavailable when held too long."""
         if self._held is not None:
