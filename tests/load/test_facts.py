@@ -36,6 +36,15 @@ def test_members_must_be_among_those_shown_and_removed_ones_not() -> None:
     assert facts.check("comments", [1, 2]) is None
 
 
+def test_members_may_be_missing_in_a_list_that_was_cut() -> None:
+    facts = Facts()
+    facts.add("comments", 1, last=100)
+    assert facts.check("comments", [9, 8]) is not None
+    assert facts.check("comments", [9, 8], cut=True) is None
+    facts.remove("comments", 8)
+    assert facts.check("comments", [9, 8], cut=True) is not None
+
+
 def test_only_the_last_members_must_be_shown() -> None:
     facts = Facts()
     for number in range(5):

@@ -223,6 +223,13 @@ def test_a_journey_keeps_its_values_and_its_user_and_checks_what_it_wrote() -> N
     assert made.checked == 1
 
 
+@pytest.mark.parametrize(("shown", "kind"), [([1, 2], "violation"), ([1, 2, 3], ""), ([1, 2, 3, 4], "")])
+def test_a_list_that_is_as_long_as_it_can_be_may_lack_members(shown: list[int], kind: str) -> None:
+    made = traffic(JOURNEY.replace('at = "ids"', 'at = "ids", at_most = 3'))
+    made.judge(sent(made)[0], says({"id": 17}, 201))
+    assert made.judge(sent(made)[0], says({"ids": shown})).kind == kind
+
+
 @pytest.mark.parametrize(
     "outcome", [Failure("timeout", ""), says({}, 500), says({}, 404), says({"no": 1}, 201)]
 )

@@ -87,15 +87,15 @@ class Facts:
             known.present.pop(member, None)
             known.removed.pop(member, None)
 
-    def check(self, fact: str, shown: Any) -> Contradiction | None:
-        """What the answer shows, against what is known."""
+    def check(self, fact: str, shown: Any, *, cut: bool = False) -> Contradiction | None:
+        """What the answer shows, against what is known. Members may be missing in a list that was `cut`."""
         known = self._known.get(fact, _UNKNOWN)
         if known is _UNKNOWN:
             return None
         self._known.move_to_end(fact)
         self.checked += 1
         if isinstance(known, _Members):
-            return _compare(known, shown)
+            return _compare(known, shown, cut)
         return None if shown == known else Contradiction(_shown(known), _shown(shown))
 
     def check_rises(self, fact: str, shown: Any) -> Contradiction | None:
@@ -124,11 +124,11 @@ class Facts:
             facts.popitem(last=False)
 
 
-def _compare(members: _Members, shown: Any) -> Contradiction | None:
+def _compare(members: _Members, shown: Any, cut: bool) -> Contradiction | None:
     listed = shown if isinstance(shown, list) else []
     there = {each for each in listed if isinstance(each, Hashable)}
     absent = [member for member in members.present if member not in there]
-    if absent:
+    if absent and not cut:
         return Contradiction(f"{_shown(absent[-1])} among them", _listed(listed))
     left = [member for member in members.removed if member in there]
     return Contradiction(f"{_shown(left[-1])} no longer among them", _listed(listed)) if left else None

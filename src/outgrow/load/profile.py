@@ -80,6 +80,7 @@ class Read(Section, frozen=True, kw_only=True):
     at: Text
     each: Text | None = None
     rises: bool = False
+    at_most: Annotated[int, _whole(1, 1_000_000, "how long a list the answer gives at most")] | None = None
 
 
 class Write(Section, frozen=True, kw_only=True):

@@ -66,6 +66,11 @@ class Showing:
         self._at = Place(read.at)
         self._each = Place(read.each) if read.each else None
         self.rises = read.rises
+        self._at_most = read.at_most
+
+    def may_be_cut(self, shown: Any) -> bool:
+        """Whether this is a list so long that the answer may have left out a part of it."""
+        return self._at_most is not None and isinstance(shown, list) and len(shown) >= self._at_most
 
     def shown(self, values: Values, document: Any) -> list[tuple[str, Any]]:
         """(fact, what is shown of it)."""

@@ -21,7 +21,6 @@ import msgspec
 
 from outgrow.load.client import Answer, Failure
 from outgrow.load.draws import source
-from outgrow.load.facts import Contradiction
 from outgrow.load.profile import Request, Scenario
 from outgrow.load.step import Step
 from outgrow.load.target import Target
@@ -230,10 +229,12 @@ def _contradictions(call: Call, user: User, document: Any) -> list[Violation]:
     for read in call.step.reads:
         if not read.rises and not user.facts.any:
             continue
-        check: Callable[[str, Any], Contradiction | None]
-        check = user.facts.check_rises if read.rises else user.facts.check
         for fact, shown in read.shown(call.values, document):
-            wrong = check(fact, shown)
+            wrong = (
+                user.facts.check_rises(fact, shown)
+                if read.rises
+                else user.facts.check(fact, shown, cut=read.may_be_cut(shown))
+            )
             if wrong is not None:
                 found[fact] = Violation(fact, wrong.expected, wrong.found)
     return list(found.values())
