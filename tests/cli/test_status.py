@@ -63,7 +63,7 @@ def test_a_growth_that_was_cut_off_says_what_to_do() -> None:
     assert head.startswith("not finished: the growth from single-server to separate-database, begun 3 h")
     assert head.endswith("; nobody works on it")
     assert lines == [
-        "  copy: failed 2 h ago",
+        "  step copy: failed 2 h ago",
         "  the disk is full",
         "  `outgrow grow --resume` finishes it",
         "  `outgrow grow --undo` takes it back",

@@ -64,12 +64,20 @@ def test_the_wait_doubles_up_to_a_bound_then_it_is_given_up() -> None:
 
 def test_deaths_long_ago_do_not_count() -> None:
     backoff = Backoff(Restart(first_delay_s=0.1, limit=3, window_s=10))
-    assert [backoff.after_death(moment) for moment in (0, 1, 20, 21, 29.9, 100)] == [
-        0.1,
-        0.2,
-        0.1,
-        0.2,
-        None,
-        0.1,
-    ]
+    waits = []
+    for moment in (0, 1, 20, 21, 29.9, 100):
+        backoff.ready()
+        waits.append(backoff.after_death(moment))
+    assert waits == [0.1, 0.2, 0.1, 0.2, None, 0.1]
+
+
+def test_deaths_without_being_ready_in_between_count_however_long_ago() -> None:
+    backoff = Backoff(Restart(first_delay_s=0.1, limit=3, window_s=10))
+    assert [backoff.after_death(moment) for moment in (0, 100, 200)] == [0.1, 0.2, None]
+    assert backoff.verdict() == "died 3 times without being ready in between"
+    backoff.ready()
+    assert backoff.after_death(300) == 0.1
+
+
+def test_one_death_may_be_too_many() -> None:
     assert Backoff(Restart(limit=1)).after_death(0) is None

@@ -78,7 +78,8 @@ def _growth(growth: Unfinished) -> str:
     now = time.time()
     what = f"from {strong(growth.before)} to {strong(growth.after)}"
     began, since = units.span(max(0.0, now - growth.began)), units.span(max(0.0, now - growth.since))
-    step = f"{growth.step}: {growth.event} {since} ago" if growth.step else f"no step yet, {since} ago"
+    event = {"applying": "begun", "undoing": "being taken back since"}.get(growth.event, growth.event)
+    step = f"step {growth.step}: {event} {since} ago" if growth.step else "no step has begun"
     if growth.worked_on_by is not None:
         return f"{doubtful('growing')} {what}, begun {began} ago\n  {step}\n  {dim(growth.worked_on_by)}"
     reason = [f"  {bad(growth.failure)}"] if growth.failure else []
