@@ -330,7 +330,9 @@ def test_ten_thousand_requests_are_browsed_without_stutter(page: WebDriver) -> N
     chosen = [frames(page, key) for _ in range(3)]
     assert len(page.find_elements("css selector", ".waterfall li")) == 1 + 20
     for times in (scrolled, chosen):
-        assert min(each[int(len(each) * 0.95)] for each in times) < 50, "19 of 20 frames at least 20 a second"
+        # A free machine draws sixty a second.
+        assert min(each[len(each) // 2] for each in times) < 50, "half of all frames at twenty a second"
+        assert min(each[int(len(each) * 0.95)] for each in times) < 100, "and 19 of 20 at ten"
 
 
 def test_a_dashboard_that_went_away_is_told_and_comes_back(browser: WebDriver, fleet: Watched) -> None:

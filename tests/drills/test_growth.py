@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import msgspec
 import pytest
 
 from outgrow import endpoints
+from outgrow.engines.postgres import ADMIN
 from tests.support.fleets import RunningFleet, alive, make_application
 from tests.support.growing import Command, Traffic
 
@@ -153,6 +157,70 @@ def test_killed_and_taken_back(fleet: RunningFleet) -> None:
         require_taken_back(fleet)
     assert traffic.wrong == []
     traffic.require_all_there()
+
+
+SEEDED = "text NOT LIKE 'writer %'"
+"""No client looks for these."""
+
+
+def lose_in_file(fleet: RunningFleet) -> None:
+    """A row of the SQLite file goes, and no trigger notes it."""
+    with sqlite3.connect(file_of(fleet), timeout=10) as connection:
+        connection.execute("DROP TRIGGER outgrow_capture_notes_delete")
+        connection.execute(f"DELETE FROM notes WHERE id = (SELECT min(id) FROM notes WHERE {SEEDED})")
+    connection.close()
+
+
+def lose_in_postgres(fleet: RunningFleet) -> None:
+    """The same in PostgreSQL."""
+
+    async def lose() -> None:
+        url = urlsplit(endpoints.read(fleet.state.placement().endpoints).database.shards[0].nodes[0].url)
+        secrets = endpoints.read_secrets(fleet.state.placement().operator_secrets)
+        connection = await asyncpg.connect(
+            host=url.hostname,
+            port=url.port,
+            database=url.path[1:],
+            user=ADMIN,
+            password=secrets.passwords["admin"],
+        )
+        await connection.execute("SET session_replication_role = replica")  # no trigger fires
+        await connection.execute(f"DELETE FROM notes WHERE id = (SELECT min(id) FROM notes WHERE {SEEDED})")
+        await connection.close()
+
+    asyncio.run(lose())
+
+
+def require_verification_fails(
+    fleet: RunningFleet, begin: tuple[str, ...], lose: Callable[[RunningFleet], None]
+) -> None:
+    """A row is lost behind the back of the triggers, once all has been copied: found, and taken back."""
+    before = engine(fleet)
+    command = Command(fleet, *begin)
+    assert command.wait_for("done", "copy"), command.said
+    command.kill()
+    lose(fleet)
+    again = Command(fleet, "grow", "--resume")
+    assert again.wait() == 1, again.said
+    assert "step verify failed, and all was taken back: table notes: " in again.said, again.said
+    assert engine(fleet) == before and not fleet.state.growing() and fleet.healthy()
+
+
+@pytest.mark.timeout(240)
+def test_a_failing_verification_leaves_it_where_it_was(fleet: RunningFleet) -> None:
+    done(fleet, "seed", "--", "300")
+    with Traffic(fleet) as traffic:
+        traffic.wait_for_more()
+        require_verification_fails(fleet, ("grow", "separate-database"), lose_in_file)
+        require_taken_back(fleet)
+        traffic.wait_for_more()
+        done(fleet, "grow", "separate-database")
+        require_verification_fails(fleet, ("shrink",), lose_in_postgres)
+        traffic.wait_for_more()
+        done(fleet, "shrink")
+    assert traffic.wrong == []
+    traffic.require_all_there()
+    assert left_in_file(fleet) == []
 
 
 @pytest.mark.timeout(240)
