@@ -48,6 +48,13 @@ async def supervisor(tmp_path: Path) -> AsyncIterator[Supervisor]:
         assert groups() == []
 
 
+def quota() -> str:
+    """Of the only group, as the kernel says it."""
+    [group] = map(Path, groups())
+    told = group / "cpu.cfs_quota_us"
+    return (told if told.exists() else group / "cpu.max").read_text().strip()
+
+
 async def used(supervisor: Supervisor, names: list[str]) -> float:
     """Cores that these nodes keep busy."""
     pids = [supervisor.nodes[name].pid for name in names]
@@ -77,7 +84,7 @@ async def test_it_is_changed_while_it_runs(supervisor: Supervisor) -> None:
     supervisor.limit("a", 0.01)
     assert await used(supervisor, ["a"]) < 0.04
     supervisor.limit("a", None)
-    assert await used(supervisor, ["a"]) > 0.2
+    assert quota() in ("-1", f"max {limits.PERIOD_US}"), "a busy machine may give it little even so"
 
 
 async def test_a_group_goes_with_the_last_of_its_host(supervisor: Supervisor) -> None:
