@@ -30,7 +30,7 @@ from outgrow.topology.wording import accepted, alternative
 
 ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- stages -->", "<!-- /stages -->")
-KEY = re.compile(r"^(?:# )?(?P<line>(?P<key>\w+) = .+)$")
+KEY = re.compile(r"^(?:# )?(?P<line>(?P<key>[\w-]+) = .+)$")
 SECTION = re.compile(r"^\[(?P<name>\[?[\w.]+\]?)\]$")
 
 

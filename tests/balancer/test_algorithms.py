@@ -45,6 +45,13 @@ async def test_weights(tmp_path: Path) -> None:
         assert list(it.shares().values()) == pytest.approx([0.1, 0.3, 0.6], abs=0.02)
 
 
+async def test_weights_of_a_person(tmp_path: Path) -> None:
+    weights = "balancer.weights = { app-2 = 3, app-3 = 6 }\n"
+    async with balanced(tmp_path, using("weighted-round-robin") + weights) as it, load(it) as clients:
+        await clients.many(1000)
+        assert list(it.shares().values()) == pytest.approx([0.1, 0.3, 0.6], abs=0.02)
+
+
 async def test_least_connections_keeps_servers_equally_busy(tmp_path: Path) -> None:
     """With the same number under way, a server three times slower gets a third of the requests."""
     async with balanced(tmp_path, using("least-connections")) as it, load(it) as clients:

@@ -175,6 +175,7 @@ MISTAKES = [
     ('[[balancer.routes]]\nheader = "a b"', 2, "balancer.routes.1.header", 'a text like "X-Version: 2"'),
     ('[[balancer.routes]]\nhots = "a"', 2, "balancer.routes.1.hots", 'did you mean "host"?'),
     ("[balancer.pools]\nvideos = 0", 2, "balancer.pools.videos", "from 1 to 100, not 0"),
+    ("[balancer.weights]\napp = 1", 2, "balancer.weights.app", 'must be a text like "app-1"'),
     ("[balancer.pools]\nBig = 1", 2, "balancer.pools.Big", "the name must be"),
     ('[application]\nhost = "${HOST}"', 2, "application.host", "no variable HOST (export HOST=...)"),
     ('[application]\nhost = "${}"', 2, "application.host", "names no variable"),

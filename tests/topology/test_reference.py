@@ -26,6 +26,10 @@ ENVIRONMENT = {"APP_SECRET": "s" * 32, "DATABASE_PASSWORD": "d", "OWNER_PASSWORD
 ACCEPTS = jsonschema.Draft202012Validator(json_schema()).is_valid
 
 
+TABLES = ("application.environment", "balancer.pools", "balancer.weights")
+"""Whose keys are the author's own."""
+
+
 def keys(section: Section, path: str = "") -> Iterator[tuple[str, Any]]:
     """Each key of the model with its default."""
     for name in section.__struct_fields__:
@@ -40,7 +44,7 @@ def written(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Each key of a document with its value."""
     for name, value in table.items():
         place = f"{path}.{name}".lstrip(".")
-        if isinstance(value, dict) and place not in ("application.environment", "balancer.pools"):
+        if isinstance(value, dict) and place not in TABLES:
             yield from written(value, place)
         else:
             yield place, value
@@ -80,7 +84,7 @@ def test_a_key_without_one_says_what_holds_when_it_is_absent(path: str) -> None:
 
 def test_the_balancer_of_the_reference_is_right_where_it_is_commented_out() -> None:
     for path, value in DOCUMENTED.items():
-        if path.startswith("balancer.") and path not in ("balancer.pools", "balancer.routes"):
+        if path.startswith("balancer.") and path not in (*TABLES, "balancer.routes"):
             beside = {"balancer.limits.burst": "rate = 1\n", "balancer.tls.key": 'certificate = "c"\n'}
             section, _, key = path.rpartition(".")
             text = f"[{section}]\n{beside.get(path, '')}{key} = {as_toml(value)}\n"

@@ -192,22 +192,28 @@ def latency() -> Message:
 
 def endpoints(balancer: Balancer, servers: Sequence[Server]) -> dict[str, Message]:
     """The servers of each pool, also of one that has none yet."""
-    weighted = balancer.algorithm == "weighted-round-robin"
     return {
         pool: {
             "cluster_name": pool,
             "endpoints": [
-                {"lb_endpoints": [_endpoint(each, weighted) for each in servers if each.pool == pool]}
+                {"lb_endpoints": [_endpoint(each, balancer) for each in servers if each.pool == pool]}
             ],
         }
         for pool in (POOL, *balancer.pools)
     }
 
 
-def _endpoint(server: Server, weighted: bool) -> Message:
+def _weight(server: Server, balancer: Balancer) -> int:
+    """The one that a person has given wins. The processes of one server, NAME.2 and so on, share its."""
+    if balancer.algorithm != "weighted-round-robin":
+        return 1
+    return balancer.weights.get(server.name.partition(".")[0], server.weight)
+
+
+def _endpoint(server: Server, balancer: Balancer) -> Message:
     return {
         "endpoint": {"address": socket_address(server.address), "hostname": server.name},
         # Of a draining one its connections live on, so that what is under way on them can end.
         "health_status": "DRAINING" if server.draining else "UNKNOWN",
-        "load_balancing_weight": server.weight if weighted else 1,
+        "load_balancing_weight": _weight(server, balancer),
     }

@@ -58,6 +58,8 @@ Turns = Annotated[int, Meta(ge=1, le=100)]
 Requests = Annotated[int, Meta(ge=1, le=1_000_000)]
 ServerCount = Annotated[int, Meta(ge=1, le=100)]
 PoolName = Annotated[str, Meta(pattern=_whole(r"[a-z][a-z0-9_-]{0,39}"), examples=["videos"])]
+ServerName = Annotated[str, Meta(pattern=_whole(r"[a-z][a-z0-9_-]{0,39}-[1-9]\d{0,4}"), examples=["app-1"])]
+Weight = Annotated[int, Meta(ge=1, le=1000)]
 PathPrefix = Annotated[str, Meta(pattern=_whole(r"/[^\s?#]*"), examples=["/api/videos"])]
 HostName = Annotated[
     str,
@@ -327,6 +329,9 @@ class Balancer(Section, frozen=True):
     health: Health = Health()
     limits: Limits = Limits()
     tls: Tls = Tls()
+    weights: Annotated[
+        dict[ServerName, Weight], Meta(description="of servers, for weighted-round-robin; else 1")
+    ] = {}
     pools: Annotated[
         dict[PoolName, ServerCount],
         Meta(description="further pools, and how many servers each has"),
