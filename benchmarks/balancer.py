@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import signal
+import sys
 import tempfile
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -198,7 +200,7 @@ class Cost:
 
 def cost(*, quick: bool) -> str:
     """The table and its verdicts."""
-    rounds, seconds = (1, 1.0) if quick else (5, 1.5)
+    rounds, seconds = (1, 1.0) if quick else (3, 1.5)
     data = make(TINY if quick else FULL)
     databases = open_databases("sqlite")
     costs = {}
@@ -302,6 +304,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the servers end as well
     for name in arguments.names or PARTS:
         text = PARTS[name](quick=arguments.quick)
         print(text, flush=True)

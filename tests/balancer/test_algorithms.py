@@ -101,11 +101,12 @@ async def test_the_same_address_the_same_server(tmp_path: Path, layer: int) -> N
 
 async def equal_and_slow(it: Balanced, clients: Load, *, slower: float) -> tuple[float, float]:
     """p99 with equal servers, and with one that is `slower` times slower, once it has had two seconds."""
+    usual = 0.03  # so that what a busy machine adds is small beside it
     for each in it.upstreams.values():
-        each.seconds = 0.01
+        each.seconds = usual
     await clients.at_rate(200, 1.0)
     equal = quantile(await clients.at_rate(200, 3.0), 0.99)
-    it["app-1"].seconds = 0.01 * slower
+    it["app-1"].seconds = usual * slower
     await clients.at_rate(200, 2.5)
     it.shares()
     return equal, quantile(await clients.at_rate(200, 5.0), 0.99)
@@ -120,7 +121,7 @@ async def test_least_response_time_avoids_a_slow_server(tmp_path: Path) -> None:
             assert not clients.failed
             assert share == pytest.approx(0.25, abs=0.02) if name == "round-robin" else share < 0.012
     assert slow["least-response-time"] * 3 < slow["round-robin"]
-    assert equal["least-response-time"] < equal["round-robin"] * 1.5 + 0.005
+    assert equal["least-response-time"] < equal["round-robin"] + 0.03
 
 
 async def test_least_response_time_gives_equal_servers_the_same(tmp_path: Path) -> None:
