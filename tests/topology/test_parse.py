@@ -259,8 +259,21 @@ SEVERAL = "stage = 4\n[balancer.pools]\nvideos = 2\n"
     ],
 )
 def test_sessions_in_memory_of_several_servers_are_a_warning(text: str, warned: bool) -> None:
-    told = [str(problem) for problem in warnings(parse(text))]
+    told = [str(problem) for problem in warnings(parse(text)) if problem.path == "sessions.engine"]
     assert [each.startswith("sessions.engine: with several servers") for each in told] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("stage = 4", True),
+        ("application.workers = 2", True),
+        ('stage = 4\ncache.engine = "off"', False),
+        ("", False),
+    ],
+)
+def test_a_cache_in_each_of_several_processes_is_a_warning(text: str, warned: bool) -> None:
+    assert ("cache.engine" in [problem.path for problem in warnings(parse(text))]) is warned
 
 
 def test_a_contradiction_is_told_beside_other_mistakes() -> None:

@@ -87,6 +87,10 @@ def _servers(topology: Topology) -> int:
     return topology.application.count + sum(topology.balancer.pools.values())
 
 
+def _processes(topology: Topology) -> int:
+    return _servers(topology) * topology.application.workers
+
+
 def _layer(topology: Topology) -> Literal[4, 7]:
     return 4 if topology.stage == PLAIN else topology.balancer.layer
 
@@ -306,11 +310,16 @@ RULES = (
 WARNINGS = (
     Rule(
         ("sessions.engine", "application.servers", "application.workers", "balancer.pools"),
-        lambda topology, given: (
-            topology.sessions.engine == "memory" and _servers(topology) * topology.application.workers > 1
-        ),
+        lambda topology, given: topology.sessions.engine == "memory" and _processes(topology) > 1,
         "with several servers or workers, sessions in memory end with their process and no other knows them",
         'write engine = "redis" or "database" under [sessions]',
+    ),
+    Rule(
+        ("cache.engine", "application.servers", "application.workers", "balancer.pools"),
+        lambda topology, given: topology.cache.engine == "memory" and _processes(topology) > 1,
+        "with several servers or workers each has a cache of its own: whoever is sent from one to another may "
+        "see a value as it was before, for as long as its ttl, though never from before their own writes",
+        'keep ttl short, or write engine = "off" under [cache], until the shared cache of stage 6 is there',
     ),
 )
 """Told by `outgrow up` and `outgrow status`; nothing is refused because of them."""
