@@ -317,8 +317,8 @@ WARNINGS = (
     Rule(
         ("cache.engine", "application.servers", "application.workers", "balancer.pools"),
         lambda topology, given: topology.cache.engine == "memory" and _processes(topology) > 1,
-        "with several servers or workers each has a cache of its own: whoever goes from one to another may see "
-        "a value as it was before, for as long as its ttl, though never from before their own writes",
+        "with several servers or workers each has a cache of its own: whoever goes from one to another may "
+        "see a value as it was before, for as long as its ttl, though never from before their own writes",
         'keep ttl short, or write engine = "off" under [cache], until the shared cache of stage 6 is there',
     ),
 )
