@@ -13,20 +13,20 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outgrow.errors import Misuse
 from outgrow.load.client import Answer, Failure, Pool
 from outgrow.load.preparation import prepare
 from outgrow.load.profile import Scenario
-from outgrow.load.recorder import Example, Recorder, Row
+from outgrow.load.recorder import NOT_SENT, Example, Recorder, Row
 from outgrow.load.report import Report, Run, report
 from outgrow.load.schedule import rate_at, starts
 from outgrow.load.target import Target
 from outgrow.load.timer import Timer
-from outgrow.load.traffic import Call, Traffic
+from outgrow.load.traffic import Call, Traffic, Verdict
 
 INTERRUPTED_WAIT_S = 1.0
 """How long answers are waited for when the run was ended early."""
@@ -56,14 +56,38 @@ class Progress(NamedTuple):
     waiting: int
 
 
+class Observation(NamedTuple):
+    """One request as it went. Times are of time.monotonic(); `verdict` has no kind when the answer is right.
+
+    One that never left has no name. `values` are those of its journey.
+    """
+
+    name: str
+    asked: str
+    trace_id: str
+    user: int | None
+    intended: float
+    sent: float
+    ended: float
+    verdict: Verdict
+    answer: Answer | None
+    values: Mapping[str, Any]
+
+
+Observe = Callable[[Observation], None]
+
+
 async def run(
     scenario: Scenario,
     target: Target,
     *,
     stop: asyncio.Event | None = None,
     tell: Callable[[Progress], None] | None = None,
+    observe: Observe | None = None,
 ) -> Report:
     """Load the target as the scenario says. `stop` ends it early, with a report; `tell` hears each second.
+
+    `observe` hears of every request, those of the warm-up too.
 
     Raises Misuse when the scenario has no rate, OutgrowError when a set-up request fails.
     """
@@ -71,7 +95,7 @@ async def run(
         raise Misuse(
             "neither the scenario nor the call says a rate", hint="rate = 100 in the file, or --rate 100"
         )
-    generator = _Generator(scenario, target, stop or asyncio.Event(), tell or _tell_nobody)
+    generator = _Generator(scenario, target, stop or asyncio.Event(), tell or _tell_nobody, observe)
     return await generator.run()
 
 
@@ -79,12 +103,18 @@ class _Generator:
     """One run."""
 
     def __init__(
-        self, scenario: Scenario, target: Target, stop: asyncio.Event, tell: Callable[[Progress], None]
+        self,
+        scenario: Scenario,
+        target: Target,
+        stop: asyncio.Event,
+        tell: Callable[[Progress], None],
+        observe: Observe | None,
     ) -> None:
         self._scenario = scenario
         self._target = target
         self._stop = stop
         self._tell = tell
+        self._observe = observe
         self._traffic = Traffic(scenario, target, run=uuid.uuid4().hex[:12])
         limit = scenario.connections
         self._connections = min(limit, scenario.users) if self._traffic.needs_users else limit
@@ -166,9 +196,7 @@ class _Generator:
             self._waiting.append((intended, now))
             self._recorder.waiting(now, len(self._waiting))
         else:
-            self._recorder.not_sent(
-                intended, now, f"{self._scenario.waiting:,} requests were waiting already"
-            )
+            self._not_sent(intended, now, f"{self._scenario.waiting:,} requests were waiting already")
 
     def _send(self, intended: float, noticed: float, now: float) -> None:
         call = self._traffic.next()
@@ -201,6 +229,11 @@ class _Generator:
                 detail = outcome.body[:4_000].decode("utf-8", "replace")
             example = Example(verdict.kind, name, now, trace_id, asked, detail, verdict.violations)
             self._recorder.wrong(example, intended)
+        if self._observe is not None:
+            user = None if call.user is None else int(call.user.variables["user"])
+            times = (self._began + intended, self._began + sent, self._began + now)
+            answer = outcome if isinstance(outcome, Answer) else None
+            self._observe(Observation(name, asked, trace_id, user, *times, verdict, answer, call.values))
 
     def _finish_if_done(self) -> None:
         if self._due is None and not self._waiting and not self._pool.under_way:
@@ -230,7 +263,15 @@ class _Generator:
         now = self._now()
         why = "the run was ended" if self._stop.is_set() else "no connection became free in time"
         while self._waiting:
-            self._recorder.not_sent(self._waiting.popleft()[0], now, why)
+            self._not_sent(self._waiting.popleft()[0], now, why)
+
+    def _not_sent(self, intended: float, now: float, why: str) -> None:
+        self._recorder.not_sent(intended, now, why)
+        if self._observe is not None:
+            meant, ended = self._began + intended, self._began + now
+            self._observe(
+                Observation("", "", "", None, meant, ended, ended, Verdict(NOT_SENT, why), None, {})
+            )
 
     async def _tick(self) -> None:
         while True:

@@ -23,14 +23,18 @@ _LEAST_MS = 0.01
 
 def html(report: Report) -> str:
     """The whole page."""
-    title = f"{report.scenario}: {words.rate(report.rate_achieved)}"
+    return page(f"{report.scenario}: {words.rate(report.rate_achieved)}", "".join(_sections(report)))
+
+
+def page(title: str, body: str) -> str:
+    """A page of this look."""
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
-        f"{''.join(_sections(report))}</main></body></html>\n"
+        f"{body}</main></body></html>\n"
     )
 
 
@@ -114,8 +118,8 @@ def _rate_plot(report: Report, rows: Rows) -> str:
         rows, lambda row: f"{row.answered / width:,.0f} of {row.intended / width:,.0f} a second answered"
     )
     y = linear(0, most * 1.08, lambda value: f"{value:,.0f}")
-    figure = lines("Requests a second", _time(rows), y, drawn, shade=report.warmup, hints=hints)
-    return _figure("Requests a second", drawn, figure)
+    plot = lines("Requests a second", time_axis(rows), y, drawn, shade=report.warmup, hints=hints)
+    return figure("Requests a second", drawn, plot)
 
 
 def _latency_plot(report: Report, rows: Rows) -> str:
@@ -133,8 +137,10 @@ def _latency_plot(report: Report, rows: Rows) -> str:
             f"slowest {words.duration(row.maximum)}"
         ),
     )
-    figure = lines("Latency over time", _time(rows), _log(values), drawn, shade=report.warmup, hints=hints)
-    return _figure("Latency over time", drawn, figure)
+    plot = lines(
+        "Latency over time", time_axis(rows), milliseconds(values), drawn, shade=report.warmup, hints=hints
+    )
+    return figure("Latency over time", drawn, plot)
 
 
 def _curve_plot(report: Report) -> str:
@@ -144,8 +150,8 @@ def _curve_plot(report: Report) -> str:
     ]
     values = [value for line in drawn for _, value in line.points]
     count = max(report.latency.count, 10)
-    figure = lines("Latency by percentile", nines(1 - 1 / count), _log(values), drawn)
-    return _figure("Latency by percentile", drawn, figure)
+    plot = lines("Latency by percentile", nines(1 - 1 / count), milliseconds(values), drawn)
+    return figure("Latency by percentile", drawn, plot)
 
 
 def _curve(durations: Durations) -> list[tuple[float, float]]:
@@ -165,7 +171,7 @@ def _errors_plot(report: Report, rows: Rows) -> str:
     title = "Errors a second"
     totals = _kinds(rows)
     if not totals:
-        return _figure(title, [], '<p class="nothing">None.</p>')
+        return figure(title, [], '<p class="nothing">None.</p>')
     kinds = totals[:_KINDS_MAX]
     width = report.row_seconds
     columns = []
@@ -176,9 +182,9 @@ def _errors_plot(report: Report, rows: Rows) -> str:
     names = [*kinds, *(["others"] if len(totals) > _KINDS_MAX else [])]
     most = max(sum(heights) for _, _, heights in columns)
     hints = _hints(rows, lambda row: ", ".join(f"{n:,} {kind}" for kind, n in row.errors.items()) or "none")
-    figure = stacks(
+    plot = stacks(
         title,
-        _time(rows),
+        time_axis(rows),
         linear(0, most * 1.08, lambda value: f"{value:,g}"),
         styles,
         columns,
@@ -186,7 +192,7 @@ def _errors_plot(report: Report, rows: Rows) -> str:
         hints=hints,
     )
     legend = [Line(name, style, []) for name, style in zip(names, styles, strict=False)]
-    return _figure(title, legend, figure)
+    return figure(title, legend, plot)
 
 
 def _kinds(rows: Rows) -> list[str]:
@@ -208,8 +214,8 @@ def _lateness_plot(report: Report, rows: Rows) -> str:
         rows, lambda row: f"p99 {words.duration(row.late_p99)}, most {words.duration(row.late_maximum)}"
     )
     title = "How late the generator itself was"
-    figure = lines(title, _time(rows), _log(values), drawn, shade=report.warmup, hints=hints)
-    return _figure(title, drawn, figure)
+    plot = lines(title, time_axis(rows), milliseconds(values), drawn, shade=report.warmup, hints=hints)
+    return figure(title, drawn, plot)
 
 
 def _waiting_plot(report: Report, rows: Rows) -> str:
@@ -219,7 +225,7 @@ def _waiting_plot(report: Report, rows: Rows) -> str:
     title = "Requests waiting for a connection"
     hints = _hints(rows, lambda row: f"{row.waiting:,} waiting")
     y = linear(0, most * 1.08, lambda value: f"{value:,.0f}")
-    return _figure(title, drawn, lines(title, _time(rows), y, drawn, shade=report.warmup, hints=hints))
+    return figure(title, drawn, lines(title, time_axis(rows), y, drawn, shade=report.warmup, hints=hints))
 
 
 def _durations(report: Report) -> str:
@@ -240,7 +246,7 @@ def _durations(report: Report) -> str:
         if each.count
     ]
     headings = ["", *(f"p{each}" for each in report.latency.percentiles), "max"]
-    return f"<h2>How long it took</h2>{_table(headings, body)}"
+    return f"<h2>How long it took</h2>{table(headings, body)}"
 
 
 def _requests(report: Report) -> str:
@@ -258,7 +264,7 @@ def _requests(report: Report) -> str:
         for each in report.requests
     ]
     headings = ["request", "count", "share", "errors", "p50", "p95", "p99", "max", "service p50"]
-    return f"<h2>By request</h2>{_table(headings, body)}" if body else ""
+    return f"<h2>By request</h2>{table(headings, body)}" if body else ""
 
 
 def _errors(report: Report) -> str:
@@ -266,7 +272,7 @@ def _errors(report: Report) -> str:
         return ""
     body = [[escape(kind), _count(count)] for kind, count in report.errors.items()]
     examples = "".join(_case(case) for case in report.examples)
-    return f"<h2>Errors by kind</h2>{_table(['kind', 'count'], body)}{examples}"
+    return f"<h2>Errors by kind</h2>{table(['kind', 'count'], body)}{examples}"
 
 
 def _violations(report: Report) -> str:
@@ -298,35 +304,41 @@ def _count(count: int) -> str:
     return f'<b class="bad">{count:,}</b>' if count else "0"
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, prose: bool = False) -> str:
+    """A table of cells that are HTML already: figures, or sentences."""
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    style = ' class="prose"' if prose else ""
+    return (
+        f'<div class="scroll"><table{style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
-def _figure(title: str, drawn: Sequence[Line], plot: str) -> str:
+def figure(title: str, drawn: Sequence[Line], plot: str) -> str:
+    """A plot with its title and a legend of these lines."""
     legend = "".join(f'<span><i class="{line.style}"></i>{escape(line.name)}</span>' for line in drawn)
     return (
         f'<figure><figcaption>{escape(title)}<span class="legend">{legend}</span></figcaption>{plot}</figure>'
     )
 
 
-def _time(rows: Rows) -> Axis:
-    return linear(0, rows[-1][1], _clock)
+def time_axis(rows: Rows) -> Axis:
+    return linear(0, rows[-1][1], clock)
 
 
-def _clock(second: float) -> str:
+def clock(second: float) -> str:
+    """A moment of the run as the axes say it."""
     if second < 120:
         return f"{second:g} s"
     minutes, seconds = divmod(round(second), 60)
     return f"{minutes}:{seconds:02}"
 
 
-def _log(values: Sequence[float]) -> Axis:
+def milliseconds(values: Sequence[float]) -> Axis:
     """For milliseconds."""
     shown = [max(value, _LEAST_MS) for value in values if not math.isnan(value)] or [1.0]
     return logarithmic(min(shown), max(shown), words.duration_mark)
 
 
 def _hints(rows: Rows, say: Callable[[Second], str]) -> list[Hint]:
-    return [Hint(begins, ends, f"{_clock(begins)}: {say(row)}") for begins, ends, row in rows]
+    return [Hint(begins, ends, f"{clock(begins)}: {say(row)}") for begins, ends, row in rows]

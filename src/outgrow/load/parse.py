@@ -16,7 +16,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -132,6 +133,8 @@ class _Reading:
 
 
 def _section(kind: Any) -> type[Section] | None:
+    if get_origin(kind) in (Union, UnionType):  # a table that may be absent
+        kind = get_args(kind)[0]
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 

@@ -29,6 +29,14 @@ class Axis(NamedTuple):
     ticks: Sequence[tuple[float, str]]
 
 
+class Moment(NamedTuple):
+    """Something that happened at this place of the x axis. `style` is its class in the style sheet."""
+
+    at: float
+    style: str
+    text: str
+
+
 class Hint(NamedTuple):
     """What a pointer over this stretch of the x axis is told."""
 
@@ -65,11 +73,18 @@ def nines(most: float) -> Axis:
 
 
 def lines(
-    title: str, x: Axis, y: Axis, drawn: Sequence[Line], *, shade: float = 0.0, hints: Sequence[Hint] = ()
+    title: str,
+    x: Axis,
+    y: Axis,
+    drawn: Sequence[Line],
+    *,
+    shade: float = 0.0,
+    hints: Sequence[Hint] = (),
+    moments: Sequence[Moment] = (),
 ) -> str:
     """A plot of lines. Up to `shade` on the x axis is the warm-up."""
-    body = [_shade(x, shade), _grid(x, y), *(_line(x, y, line) for line in drawn), _hints(x, hints)]
-    return _svg(title, body)
+    body = [_shade(x, shade), _grid(x, y), _moments(x, moments)]
+    return _svg(title, [*body, *(_line(x, y, line) for line in drawn), _hints(x, hints)])
 
 
 def stacks(
@@ -81,6 +96,7 @@ def stacks(
     *,
     shade: float = 0.0,
     hints: Sequence[Hint] = (),
+    moments: Sequence[Moment] = (),
 ) -> str:
     """A plot of columns (begins, ends, a height for each style), stacked."""
     bars: list[str] = []
@@ -90,7 +106,7 @@ def stacks(
             if height:
                 bars.append(_bar(x, y, begins, ends, base, base + height, style))
                 base += height
-    return _svg(title, [_shade(x, shade), _grid(x, y), *bars, _hints(x, hints)])
+    return _svg(title, [_shade(x, shade), _grid(x, y), _moments(x, moments), *bars, _hints(x, hints)])
 
 
 def _svg(title: str, body: Sequence[str]) -> str:
@@ -142,6 +158,14 @@ def _shade(x: Axis, until: float) -> str:
         return ""
     width = round(_x(x, until) - LEFT, 1)
     return f'<rect class="shade" x="{LEFT}" y="{TOP}" width="{width}" height="{_INNER_HEIGHT}"/>'
+
+
+def _moments(x: Axis, moments: Sequence[Moment]) -> str:
+    return "".join(
+        f'<line class="moment {each.style}" x1="{_x(x, each.at)}" x2="{_x(x, each.at)}" y1="{TOP}" '
+        f'y2="{HEIGHT - BOTTOM}"><title>{escape(each.text)}</title></line>'
+        for each in moments
+    )
 
 
 def _hints(x: Axis, hints: Sequence[Hint]) -> str:

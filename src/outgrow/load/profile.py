@@ -128,6 +128,15 @@ class Journey(Section, frozen=True, kw_only=True):
     steps: Annotated[tuple[Text, ...], Meta(min_length=1, title="an array of names of requests")]
 
 
+class Marks(Section, frozen=True, kw_only=True):
+    """[marks]: a write that only drills make, each with a mark of its own, and the read that finds a mark."""
+
+    share: Annotated[float, _number(0.001, 1, "of all requests while a drill runs")] = 0.1
+    write: Request
+    read: Request
+    at: Text
+
+
 class Scenario(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -150,6 +159,7 @@ class Scenario(Section, frozen=True, kw_only=True):
     setup: tuple[Setup, ...] = ()
     request: dict[str, Request] = {}
     journey: dict[str, Journey] = {}
+    marks: Marks | None = None
 
     @property
     def phases(self) -> tuple[Phase, ...]:

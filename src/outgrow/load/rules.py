@@ -21,7 +21,13 @@ OWN_NAMES = {
 
 def contradictions(scenario: Scenario) -> list[Problem]:
     """Every rule that is broken, of a scenario whose values are each right by themselves."""
-    return [*_times(scenario), *_draws(scenario), *_requests(scenario), *_journeys(scenario)]
+    return [
+        *_times(scenario),
+        *_draws(scenario),
+        *_requests(scenario),
+        *_journeys(scenario),
+        *_marks(scenario),
+    ]
 
 
 def _times(scenario: Scenario) -> Iterator[Problem]:
@@ -150,6 +156,20 @@ def _journey(path: str, journey: Journey, scenario: Scenario) -> Iterator[Proble
             yield Problem(f"{path}.steps", f"there is no [request.{step}]", hint=_known(scenario.request))
         elif request.signed_in == 0:
             yield Problem(f"{path}.steps", f'"{step}" is signed_in = 0', hint="a journey is one user's")
+
+
+def _marks(scenario: Scenario) -> Iterator[Problem]:
+    marks = scenario.marks
+    if marks is None:
+        return
+    yield from _request("marks.write", marks.write, {*OWN_NAMES, *scenario.draw, *_captured(scenario)})
+    # It is made again when the load has ended, by nobody.
+    yield from _request("marks.read", marks.read, {"run", "unique"})
+    yield from _place("marks.at", marks.at)
+    if "{unique}" not in marks.read.path:
+        yield Problem("marks.read.path", "does not say which mark", hint="{unique} stands for it")
+    if marks.write.method == "GET" or marks.read.method != "GET":
+        yield Problem("marks", "must write what a GET reads", hint='write = { method = "POST", ... }')
 
 
 def _text(path: str, text: str, known: set[str]) -> Iterator[Problem]:
