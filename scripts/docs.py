@@ -106,7 +106,8 @@ def _minutes(minutes: float) -> str:
 
 def _promise(promise: Promise) -> str:
     drill = f" Proof: [{promise.drill}](../{promise.drill})." if promise.drill else ""
-    return f"- {promise.says}{drill}"
+    names = ", ".join(f"`outgrow drill {name}`" for name in promise.drills)
+    return f"- {promise.says}{drill}" + (f" See it: {names}." if names else "")
 
 
 def _change(stage: Stage) -> str:

@@ -12,6 +12,7 @@ from outgrow.load.parse import parse, parse_file, seconds
 from outgrow.load.profile import (
     Draw,
     Journey,
+    Marks,
     Phase,
     Read,
     Request,
@@ -110,6 +111,19 @@ slug = 3
         ("[request.b]\npath = '/'\nweight = 1\nhas = ['a b']", '"a b" is no place in an answer'),
         ("[journey.j]\nweight = 1\nsteps = ['hom']", "there is no [request.hom] (known: home)"),
         ("[journey.home]\nweight = 1\nsteps = ['home']", "is the name of a request, too"),
+        (
+            "[marks]\nat = 'a'\nwrite = { path = '/' }\nread = { path = '/{unique}' }",
+            "marks: must write what a GET reads",
+        ),
+        (
+            "[marks]\nat = 'a'\nwrite = { path = '/', method = 'PUT' }\nread = { path = '/{user}{unique}' }",
+            "marks.read.path: {user} has no value here",
+        ),
+        (
+            "[marks]\nat = 'a'\nwrite = { path = '/', method = 'POST' }\nread = { path = '/' }",
+            "marks.read.path: does not say which mark",
+        ),
+        ("[marks]\nat = 'a'\nwrite = { path = '/', method = 'POST' }", "marks: lacks read"),
         ("[draw]\nuser = { words = 2 }", "draw.user: has a name that means something else"),
         ("[draw]\na = { words = 2, between = [1, 2] }", "draw.a: must have exactly one of"),
         ("[draw]\na = { from = 'slugs' }", 'draw.a.from: no [[setup]] collects "slugs"'),
@@ -179,7 +193,18 @@ def test_one_rate_or_duration_in_place_of_the_phases() -> None:
     assert scenario.steady(None, 3).phases == (Phase(rate=5, duration=3),)
 
 
-SECTIONS: tuple[type[Section], ...] = (Scenario, Phase, User, Draw, Request, Setup, Journey, Read, Write)
+SECTIONS: tuple[type[Section], ...] = (
+    Scenario,
+    Phase,
+    User,
+    Draw,
+    Request,
+    Setup,
+    Journey,
+    Read,
+    Write,
+    Marks,
+)
 
 
 @pytest.mark.parametrize("section", SECTIONS)

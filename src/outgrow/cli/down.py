@@ -31,7 +31,9 @@ def command(directory: Path | None, as_json: bool) -> None:
 
 async def _stop(directory: Path, console: Console) -> bool:
     from outgrow import cluster
+    from outgrow.chaos.faults.left import Left
 
+    Left(directory).wake()  # what a drill that was killed has stopped could not end gently
     report = Report(console, began=time.monotonic())
     try:
         return await cluster.down(directory, tell=(lambda change: None) if console.as_json else report.change)

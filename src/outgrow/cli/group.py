@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "seed": Entry("seed", "Fill it with data, by the application's own seed function."),
         "migrate": Entry("migrate", "Bring the database to the newest migration."),
         "load": Entry("load", "Send it requests at a chosen rate, and check what it answers."),
+        "drill": Entry("drill", "Hurt it on purpose, under load, and see what holds."),
     },
     "When it must grow": {
         "scale": Entry("scale", "More or fewer servers and processes, while it serves."),

@@ -131,7 +131,7 @@ def command(
     from outgrow.load.target import resolve
 
     _check_form(report_file)
-    chosen = _changed(parse_file(_scenario_file(directory, scenario)), changes)
+    chosen = _changed(parse_file(scenario_file(directory, scenario)), changes)
     target = resolve(url or _fleet_url(directory), allow_remote=allow_remote)
     console = Console(as_json=as_json)
     report = _run(chosen, target, console)
@@ -143,7 +143,8 @@ def command(
     return 1 if reasons else 0
 
 
-def _scenario_file(directory: Path | None, given: Path | None) -> Path:
+def scenario_file(directory: Path | None, given: Path | None) -> Path:
+    """The one given, or that of the application. Raises Misuse when it has none."""
     if given is not None:
         return given
     where = application.fleet_directory(directory)
@@ -184,7 +185,7 @@ def _run(scenario: Scenario, target: Target, console: Console) -> Report:
 
     from outgrow.load.generator import run
 
-    watching = _Watching(console)
+    watching = Watching(console)
 
     async def until_stopped() -> Report:
         stop = asyncio.Event()
@@ -199,7 +200,7 @@ def _run(scenario: Scenario, target: Target, console: Console) -> Report:
         watching.close()
 
 
-class _Watching:
+class Watching:
     """One line that is redrawn, or on no terminal a plain line now and then."""
 
     def __init__(self, console: Console) -> None:

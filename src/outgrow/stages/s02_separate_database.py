@@ -37,10 +37,12 @@ STAGE = Stage(
         Promise(
             "An acknowledged write survives the death of the database server and a power cut of its machine.",
             "tests/drills/test_database_loss.py",
+            ("kill-database",),
         ),
         Promise(
             "The application finds the database again by itself after a restart.",
             "tests/drills/test_database_loss.py",
+            ("kill-database",),
         ),
         Promise(
             "The application's role can neither create nor drop a table.",

@@ -54,7 +54,7 @@ STAGE = Stage(
             "tests/drills/test_scale.py",
         ),
         Promise("A second equal server nearly doubles the throughput.", "tests/drills/test_scale.py"),
-        Promise("The death of one server is survived.", "tests/drills/test_scale.py"),
+        Promise("The death of one server is survived.", "tests/drills/test_scale.py", ("kill-server",)),
     ),
     cost="State must leave the process, and a deploy goes from server to server.",
     change=change,

@@ -32,8 +32,12 @@ STAGE = Stage(
         "takes it out after 3 failures, and drains it before it goes"
     ),
     promises=(
-        Promise("A server that is up without its database gets no traffic.", "tests/drills/test_scale.py"),
-        Promise("Servers come and go without a failed request.", "tests/drills/test_scale.py"),
+        Promise(
+            "A server that is up without its database gets no traffic.",
+            "tests/drills/test_scale.py",
+            ("lose-database", "pause-server"),
+        ),
+        Promise("Servers come and go without a failed request.", "tests/drills/test_scale.py", ("scale",)),
     ),
     cost="One more hop, and one more thing that must not die: it wants a standby.",
     change=change,

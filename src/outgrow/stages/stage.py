@@ -22,10 +22,14 @@ class Due(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """What must hold after the stage, and the drill that proves it: None while there is none."""
+    """What must hold after the stage, and the test that proves it: None while there is none.
+
+    `drills` are those by which everybody can see it on a fleet of their own: `outgrow drill NAME`.
+    """
 
     says: str
     drill: str | None = None
+    drills: tuple[str, ...] = ()
 
 
 class Stage(NamedTuple):

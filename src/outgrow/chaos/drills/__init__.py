@@ -1,0 +1,30 @@
+"""DRILLS: one scenario a file, found by name and loaded on use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from outgrow.chaos.drills.drill import Drill
+from outgrow.errors import Misuse
+
+__all__ = ["TABLE", "Drill", "find"]
+
+TABLE = {
+    "kill-server": "outgrow.chaos.drills.kill_server:KillServer",
+    "pause-server": "outgrow.chaos.drills.pause_server:PauseServer",
+    "lose-database": "outgrow.chaos.drills.lose_database:LoseDatabase",
+    "slow-server": "outgrow.chaos.drills.slow_server:SlowServer",
+    "scale": "outgrow.chaos.drills.scale:Scale",
+    "restart-balancer": "outgrow.chaos.drills.restart_balancer:RestartBalancer",
+    "kill-database": "outgrow.chaos.drills.kill_database:KillDatabase",
+    "kill-supervisor": "outgrow.chaos.drills.kill_supervisor:KillSupervisor",
+}
+
+
+def find(name: str) -> Drill:
+    """The drill of this name. Raises Misuse when there is none."""
+    if name not in TABLE:
+        raise Misuse(f'there is no drill "{name}"', hint=f"one of: {', '.join(TABLE)}")
+    module, _, kind = TABLE[name].partition(":")
+    drill: Drill = getattr(import_module(module), kind)()
+    return drill

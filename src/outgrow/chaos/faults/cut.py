@@ -1,0 +1,128 @@
+"""The database is lost behind one server: its connections there are shut down as often as it makes them.
+
+    the server's process ── socket ──╳── PostgreSQL        pidfd_getfd(2): a copy of its socket, then
+                              ▲                            shutdown(2): both ends see the connection end
+                              └ a helper, every 2 ms
+
+PostgreSQL and the other servers are not touched. A new connection needs longer to become usable than the
+helper to find it. It may do so to processes that it could debug: as root, or as the same user where the
+kernel lets users debug what is theirs (kernel.yama.ptrace_scope = 0).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+from outgrow.chaos.faults import helper
+from outgrow.supervisor.orphans import Note
+
+LOOK_S = 0.002
+NICE = -10
+PIDFD_GETFD = 438
+"""The number of the system call, the same on every architecture; Python has no name for it."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Cut:
+    """Between these processes and what listens at `host`:`port`, until it is undone."""
+
+    lasts = True
+    stops: Sequence[Note] = ()
+
+    def __init__(self, name: str, processes: Sequence[Note], host: str, port: int) -> None:
+        self.says = f"{name} loses its database"
+        pids = [str(each.pid) for each in processes]
+        self._helper = helper.Helper("outgrow.chaos.faults.cut", [host, str(port), *pids])
+
+    async def prepare(self) -> None:
+        """Raises OutgrowError where this user may not do it."""
+        await self._helper.prepare()
+
+    async def inject(self) -> None:
+        """Every connection it has is cut before this returns."""
+        await self._helper.start()
+
+    async def undo(self) -> None:
+        """New connections last."""
+        await self._helper.stop()
+
+
+class Cutter:
+    """Of one process. `seen` are sockets that have been looked at, by descriptor and inode."""
+
+    def __init__(self, pid: int, target: tuple[str, int]) -> None:
+        self._folder = f"/proc/{pid}/fd"
+        self._descriptor = os.pidfd_open(pid)
+        self._target = target
+        self._seen: set[tuple[str, str]] = set()
+
+    def cut(self) -> int:
+        """Shut down what leads to the target; returns how many. Raises PermissionError."""
+        count, there = 0, set[tuple[str, str]]()
+        with contextlib.suppress(FileNotFoundError):
+            for number in os.listdir(self._folder):
+                with contextlib.suppress(OSError):
+                    there.add((number, os.readlink(f"{self._folder}/{number}")))
+        for number, what in there - self._seen:
+            if what.startswith("socket:"):
+                count += self._shut(int(number), (number, what))
+            else:
+                self._seen.add((number, what))
+        self._seen &= there
+        return count
+
+    def _shut(self, number: int, entry: tuple[str, str]) -> bool:
+        """Whether it led there. A socket that has no peer yet is looked at again."""
+        copy = _libc.syscall(PIDFD_GETFD, self._descriptor, number, 0)
+        if copy < 0:
+            if ctypes.get_errno() == errno.EPERM:
+                raise PermissionError("this user may not touch the server's sockets (ptrace_scope)")
+            return False
+        with socket.socket(fileno=copy) as connection:
+            if connection.family not in (socket.AF_INET, socket.AF_INET6):
+                self._seen.add(entry)
+                return False
+            try:
+                peer = connection.getpeername()
+            except OSError:  # it listens, or is about to connect
+                return False
+            self._seen.add(entry)
+            if peer[:2] != self._target:
+                return False
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            return True
+
+
+def main(arguments: list[str]) -> int:
+    """Cut until standard input ends."""
+    target = (arguments[0], int(arguments[1]))
+    cutters = [Cutter(int(pid), target) for pid in arguments[2:]]
+    with contextlib.suppress(PermissionError):
+        os.nice(NICE)  # to be faster than a handshake on a busy machine
+    try:
+        for pid in arguments[2:]:
+            Cutter(int(pid), ("", 0)).cut()  # it cuts nothing, and finds out whether it may
+    except PermissionError as error:
+        return helper.refuse(str(error))
+    helper.wait()
+    for each in cutters:
+        each.cut()
+    helper.begun()
+    while helper.goes_on():
+        for each in cutters:
+            each.cut()
+        time.sleep(LOOK_S)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

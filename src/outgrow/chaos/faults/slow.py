@@ -1,0 +1,73 @@
+"""A slow machine: its processes run for a share of each twentieth of a second, and stand still in the rest.
+
+It needs no privileges and slows down every request, however idle the machine is; a quota of the kernel
+slows down only what would use more than that. `python -m outgrow.chaos.faults.slow SHARE PID...` does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from outgrow.chaos.faults import helper
+from outgrow.supervisor.orphans import Note
+
+PERIOD_S = 0.05
+
+
+class Slow:
+    """These processes get `share` of their time, from 0 to 1, until it is undone."""
+
+    lasts = True
+
+    def __init__(self, name: str, processes: Sequence[Note], share: float) -> None:
+        self.says = f"{name} gets {share:.0%} of its time"
+        self.stops = processes
+        pids = [str(each.pid) for each in processes]
+        self._helper = helper.Helper("outgrow.chaos.faults.slow", [str(share), *pids])
+
+    async def prepare(self) -> None:
+        """Raises OutgrowError when the helper does not start."""
+        await self._helper.prepare()
+
+    async def inject(self) -> None:
+        """It begins."""
+        await self._helper.start()
+
+    async def undo(self) -> None:
+        """They run all the time again."""
+        await self._helper.stop()
+        for each in self.stops:  # also where the helper was killed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGCONT)
+
+
+def main(arguments: list[str]) -> int:
+    """Stop and go until standard input ends."""
+    share, pids = float(arguments[0]), [int(each) for each in arguments[1:]]
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+    helper.wait()
+    helper.begun()
+    try:
+        while helper.goes_on():
+            _send(descriptors, signal.SIGSTOP)
+            time.sleep(PERIOD_S * (1 - share))
+            _send(descriptors, signal.SIGCONT)
+            time.sleep(PERIOD_S * share)
+    finally:
+        _send(descriptors, signal.SIGCONT)
+    return 0
+
+
+def _send(descriptors: list[int], number: signal.Signals) -> None:
+    for each in descriptors:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(each, number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,171 @@
+"""What a drill works with while the load runs: the fleet, the clock, and faults that are noted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from outgrow import cluster
+from outgrow.chaos.faults.fault import Fault, injected
+from outgrow.chaos.faults.left import Left
+from outgrow.chaos.history import Attempt, Happening, Kind
+from outgrow.chaos.watch import Watch
+from outgrow.cluster import NodeStatus, Status, control
+from outgrow.cluster.control import Request
+from outgrow.errors import FleetError, OutgrowError
+from outgrow.load.client import Answer, Failure, Pool
+from outgrow.load.target import resolve
+from outgrow.supervisor import orphans
+from outgrow.supervisor.orphans import Note
+from outgrow.topology import Topology
+
+ASKED_EVERY_S = 0.05
+PROBE_EVERY_S = 0.05
+PROBE_TIMEOUT_S = 2.0
+
+
+class Place(NamedTuple):
+    """The fleet that a drill hurts: where it lives, what it runs, and what the caller has asked for."""
+
+    directory: Path
+    topology: Topology
+    events: int = 10
+
+
+class Scene:
+    """One drill, from the moment at which the load begins."""
+
+    def __init__(self, place: Place, left: Left, tell: Callable[[Happening], None]) -> None:
+        self.directory, self.topology, self.events = place.directory, place.topology, place.events
+        self.probed: list[Attempt] = []
+        self.left = left
+        self.began = monotonic()
+        self.watch = Watch(self.directory, self.now, tell)
+
+    def now(self) -> float:
+        """Seconds from the beginning of the load."""
+        return monotonic() - self.began
+
+    async def status(self) -> Status:
+        """How the fleet is."""
+        return await cluster.status(self.directory, measured=False)
+
+    async def nodes(self, tier: str) -> list[NodeStatus]:
+        """Those of a tier that run."""
+        return [each for each in (await self.status()).nodes if each.tier == tier and each.pid is not None]
+
+    async def servers(self) -> list[str]:
+        """The application servers, without their further processes."""
+        return sorted({each.name.partition(".")[0] for each in await self.nodes("application")})
+
+    async def processes(self, server: str) -> list[Note]:
+        """All processes of a server. Raises OutgrowError when it does not run."""
+        nodes = (await self.status()).nodes
+        mine = [each for each in nodes if each.pid is not None and each.name.partition(".")[0] == server]
+        if not mine:
+            raise OutgrowError(f"{server} does not run", hint="`outgrow status` shows what does")
+        return [Note(each.pid, orphans.start_time(each.pid) or 0) for each in mine if each.pid is not None]
+
+    async def address(self, name: str) -> tuple[str, int]:
+        """Host and port of a node. Raises OutgrowError when it has none."""
+        found = [each.address for each in (await self.status()).nodes if each.name == name and each.address]
+        if not found:
+            raise OutgrowError(f"{name} has no address", hint="`outgrow status` shows what runs")
+        host, _, port = str(found[0]).rpartition(":")
+        return host, int(port)
+
+    @asynccontextmanager
+    async def fault(self, fault: Fault, node: str) -> AsyncIterator[float]:
+        """The fault is there within the block; the moment at which it began."""
+        async with injected(fault, self.left, self.now) as began:
+            yield self.watch.note("fault", node, fault.says, began)
+        if fault.lasts:
+            self.watch.note("undo", node, "undone")
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], within_s: float) -> bool:
+        """Wait for it; whether it came true in time. A fleet that does not answer is no answer."""
+        deadline = self.now() + within_s
+        while self.now() < deadline:
+            with contextlib.suppress(FleetError, TimeoutError):
+                if await condition():
+                    return True
+            await asyncio.sleep(ASKED_EVERY_S)
+        return False
+
+    async def until_ready(self, name: str, old_pid: int | None, within_s: float) -> bool:
+        """Until a node is ready again as another process."""
+
+        async def again() -> bool:
+            nodes = (await self.status()).nodes
+            return any(n.name == name and n.state == "ready" and n.pid != old_pid for n in nodes)
+
+        return await self.until(again, within_s)
+
+    async def until_out(self, server: str, within_s: float) -> bool:
+        """Until a balancer has it out."""
+        return await self.until(lambda: self._told("out", server), within_s)
+
+    async def until_in(self, server: str, within_s: float) -> bool:
+        """Until every balancer has it in."""
+        return await self.until(lambda: self._told("in", server), within_s)
+
+    async def _told(self, kind: Kind, server: str) -> bool:
+        said = [each for each in self.watch.happenings if each.node == server and each.kind in ("out", "in")]
+        return bool(said) and said[-1].kind == kind
+
+    async def rest(self, seconds: float) -> None:
+        """Let the load go on for so long."""
+        await asyncio.sleep(seconds)
+
+    async def become(self, topology: Topology) -> None:
+        """The running fleet becomes this, and outgrow.toml stays as it is. Raises what the fleet raises."""
+        await control.change(self.directory, Request("become", topology=topology), tell=lambda change: None)
+
+    @asynccontextmanager
+    async def changed(self) -> AsyncIterator[None]:
+        """Within the block the fleet may `become` another; after it, it is as it was."""
+        self.left.add(changed=True)
+        try:
+            yield
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self.become(self.topology)))
+            self.left.forget(changed=True)
+
+    async def probe(self, url: str, name: str) -> None:
+        """Ask this address for its health on new connections, until cancelled; it is recorded as `name`."""
+        target = resolve(url)
+        data = f"GET /health HTTP/1.1\r\nhost: {target.host}\r\nconnection: close\r\n\r\n".encode()
+        while True:
+            sent = self.now()
+            outcome = await _ask(Pool(target, maximum=1, timeout_s=PROBE_TIMEOUT_S), data)
+            self.probed.append(
+                Attempt(
+                    request=name,
+                    method="GET",
+                    intended=sent,
+                    sent=sent,
+                    ended=self.now(),
+                    failure=_failure(outcome),
+                )
+            )
+            await asyncio.sleep(PROBE_EVERY_S)
+
+
+async def _ask(pool: Pool, data: bytes) -> Answer | Failure:
+    answered: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
+    try:
+        pool.send(data, lambda outcome: None if answered.done() else answered.set_result(outcome))
+        return await answered
+    finally:
+        await pool.close()
+
+
+def _failure(outcome: Answer | Failure) -> str:
+    if isinstance(outcome, Failure):
+        return outcome.kind
+    return "" if outcome.status == 200 else f"status {outcome.status}"
