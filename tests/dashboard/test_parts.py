@@ -9,17 +9,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from outgrow import endpoints
 from outgrow.advisor.measures import Distribution, Family, Tally
 from outgrow.cluster import NodeStatus, Status
-from outgrow.dashboard import events, growth, logs, tables
-from outgrow.dashboard.drawing import draw
+from outgrow.dashboard import actions, events, growth, logs, servers, tables
+from outgrow.dashboard.drawing import Front, draw
 from outgrow.dashboard.events import Events
 from outgrow.dashboard.health import judge
 from outgrow.dashboard.http import Client
 from outgrow.dashboard.requests import Requests
-from outgrow.dashboard.snapshot import Node
+from outgrow.dashboard.snapshot import Balanced, Node
 from outgrow.dashboard.stream import Stream
 from outgrow.growth import journal as journals
 
@@ -261,6 +262,7 @@ def test_a_whole_fleet_is_drawn_from_the_clients_to_the_data() -> None:
     ]
     drawing = draw(
         nodes,
+        front(nodes, {"app-1": TALLY, "app-2": TALLY}),
         document("postgres", "postgresql://h/a"),
         {"app-1": TALLY, "app-2": TALLY},
         TALLY.plus(TALLY),
@@ -275,14 +277,147 @@ def test_a_whole_fleet_is_drawn_from_the_clients_to_the_data() -> None:
 
 
 def test_a_database_of_ones_own_is_drawn_although_it_is_no_node() -> None:
-    drawing = draw([drawn("app", "application")], document("postgres", "postgresql://h/a"), {}, Tally(), None)
+    nodes = [drawn("app", "application")]
+    drawing = draw(nodes, front(nodes, {}), document("postgres", "postgresql://h/a"), {}, Tally(), None)
     [database] = [box for box in drawing.boxes if box.tier == "database"]
     assert database.inside is None and "of your own" in database.detail
     assert ("app", "database") in {(link.source, link.target) for link in drawing.links}
 
 
 def test_without_a_document_the_nodes_are_drawn() -> None:
-    assert draw([drawn("app", "application")], None, {}, Tally(), None).tiers == ["clients", "application"]
+    nodes = [drawn("app", "application")]
+    drawing = draw(nodes, front(nodes, {}), None, {}, Tally(), None)
+    assert drawing.tiers == ["clients", "application"]
+
+
+def test_a_standby_passes_nothing_on_and_parts_of_many_servers_are_said() -> None:
+    servers_ = [drawn(f"app-{number}", "application") for number in range(1, 17)]
+    nodes = [drawn("balancer-1", "balancer"), drawn("balancer-2", "balancer"), *servers_]
+    tallies = {node.name: TALLY for node in servers_}
+    asked = front(nodes, tallies)._replace(rates={"balancer-1": 160.0, "balancer-2": 0.0})
+    drawing = draw(nodes, asked, document("postgres", "postgresql://h/a"), tallies, TALLY, None)
+    rates = {(link.source, link.target): link.rate for link in drawing.links}
+    assert rates["clients", "balancer-1"] == 160 and rates["clients", "balancer-2"] == 0
+    assert rates["balancer-1", "app-9"] == 10 and rates["balancer-2", "app-9"] == 0
+    assert all(box.inside is None for box in drawing.boxes) and "cache" in drawing.notes["application"]
+    assert [box.id for box in drawing.boxes if box.tier == "application"] == [each.name for each in servers_]
+
+
+# --- Servers -------------------------------------------------------------------------------------
+
+
+def front(nodes: list[Node], tallies: dict[str, Tally], balanced: dict[str, Balanced] | None = None) -> Front:
+    found = servers.servers(nodes, tallies, {}, balanced or {}, balancers_answer=balanced is not None)
+    return Front({server.name: server for server in found})
+
+
+def seen(state: str) -> Balanced:
+    return Balanced("app", state, 0.5, 10.0, 0.0, 1, 2, 1)
+
+
+def test_a_server_is_its_processes_together() -> None:
+    nodes = [drawn(name, "application") for name in ("app-1", "app-1.2", "app-2", "app-2.2")]
+    tallies = {"app-1": TALLY, "app-1.2": TALLY, "app-2": TALLY}
+    one, two = servers.servers(nodes, tallies, {"app-1": 2.0, "app-1.2": 1.0}, {}, balancers_answer=False)
+    assert (one.name, one.processes, one.rate, one.in_flight) == ("app-1", ["app-1", "app-1.2"], 20, 3)
+    assert (one.cpu, one.memory, two.rate, two.in_flight) == (1.0, 2000, 10, None)
+    assert one.share == pytest.approx(2 / 3) and two.share == pytest.approx(1 / 3)
+    assert one.p50 is not None and one.balanced is None
+
+
+def test_one_failed_process_is_the_state_of_its_server() -> None:
+    nodes = [drawn("app-1", "application"), replace(drawn("app-1.2", "application"), state="failed")]
+    [server] = servers.servers(nodes, {}, {}, {"app-1": seen("healthy")}, balancers_answer=True)
+    assert server.state == "failed" and server.rate is None and server.share is None
+
+
+@pytest.mark.parametrize(
+    ("balanced", "answers", "expected"),
+    [
+        ({"app-1": seen("healthy")}, True, "ready"),
+        ({"app-1": seen("ejected")}, True, "ejected"),
+        ({"app-1": seen("unhealthy")}, True, "unhealthy"),
+        ({}, True, "draining"),
+        ({}, False, "ready"),
+    ],
+)
+def test_what_the_balancer_makes_of_a_server(
+    balanced: dict[str, Balanced], answers: bool, expected: str
+) -> None:
+    [server] = servers.servers([drawn("app-1", "application")], {}, {}, balanced, balancers_answer=answers)
+    assert server.state == expected
+
+
+def test_transitions_are_told(tmp_path: Path) -> None:
+    kept = Events(tmp_path / "events.jsonl")
+    watch = servers.Watch(kept)
+    app = [drawn("app-1", "application")]
+    both = [*app, drawn("app-2", "application")]
+    for at, (nodes, balanced) in enumerate(
+        (
+            (app, {"app-1": seen("healthy")}),
+            (app, {"app-1": seen("ejected")}),
+            (app, {"app-1": seen("unhealthy")}),
+            (app, {"app-1": seen("unhealthy")}),
+            (app, {"app-1": seen("healthy")}),
+            (both, {"app-1": seen("healthy")}),
+            (both, {"app-1": seen("healthy"), "app-2": seen("healthy")}),
+            (both, {"app-1": seen("healthy")}),
+            (app, {"app-1": seen("healthy")}),
+        )
+    ):
+        watch.look(float(at), servers.servers(nodes, {}, {}, balanced, balancers_answer=True))
+    told = [(event.kind, event.node) for event in kept.kept]
+    assert told == [
+        ("ejected", "app-1"),
+        ("out", "app-1"),
+        ("in", "app-1"),
+        ("in", "app-2"),
+        ("draining", "app-2"),
+    ]
+
+
+def test_the_history_has_the_worst_state_of_each_server() -> None:
+    nodes = [drawn("app-1", "application"), drawn("app-2", "application")]
+    found = servers.servers(
+        nodes,
+        {"app-1": TALLY},
+        {},
+        {"app-1": seen("ejected"), "app-2": seen("healthy")},
+        balancers_answer=True,
+    )
+    series = servers.series(found)
+    assert series["state:app-1"] == 4 and series["state:app-2"] == 1
+    assert series["rate:app-1"] == 10 and series["rate:app-2"] is None
+    assert set(servers.series(found[:1])) == {"state:app-1"}, "of one server the whole says the rest"
+
+
+@pytest.mark.parametrize(
+    ("move", "kind"),
+    [
+        ("scale", "scale"),
+        ("autoscale: 2 -> 3, cpu", "scale"),
+        ("deploy: release 4", "deploy"),
+        ("drill: kill-server", "drill"),
+        ("add-balancer", "growth"),
+    ],
+)
+def test_what_the_audit_tells_has_its_kind(move: str, kind: str) -> None:
+    assert growth.kind_of(move) == kind
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"event":"change","node":"app-3","state":"starting","text":""}', "app-3: starting"),
+        (b'{"event":"ended","added":["app-3"],"gone":[]}', "+ app-3"),
+        (b'{"error":{"message":"no","hint":"wait"}}', "no. wait"),
+        (b"\xff no JSON", "\ufffd no JSON"),
+        (b"[1]", "[1]"),
+    ],
+)
+def test_what_a_command_says_in_words(line: bytes, said: str) -> None:
+    assert actions.words(line) == said
 
 
 # --- Tables --------------------------------------------------------------------------------------

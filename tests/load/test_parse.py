@@ -18,7 +18,6 @@ from outgrow.load.profile import (
     Request,
     Scenario,
     Section,
-    Session,
     Setup,
     User,
     Write,
@@ -205,7 +204,6 @@ SECTIONS: tuple[type[Section], ...] = (
     Read,
     Write,
     Marks,
-    Session,
 )
 
 

@@ -16,12 +16,13 @@ from outgrow.cli.table import table
 
 if TYPE_CHECKING:
     from outgrow.cluster import NodeStatus, Status
-    from outgrow.dashboard.snapshot import Summary
+    from outgrow.dashboard.snapshot import Server, Summary
     from outgrow.growth.unfinished import Unfinished
 
 _HEADINGS = ("node", "state", "since", "restarts", "cpu", "memory", "pid", "address")
 _FIGURES = (2, 3, 4, 5, 6)
-_COLOURS = {"ready": good, "failed": bad}
+_SERVER_HEADINGS = ("server", "share", "requests/s", "p50", "p95", "p99", "errors/s", "in flight", "balancer")
+_COLOURS = {"ready": good, "healthy": good, "failed": bad, "unhealthy": bad, "ejected": bad}
 
 
 @click.command(cls=Command)
@@ -32,7 +33,8 @@ def command(directory: Path | None, as_json: bool) -> int:
 
     Exit code 0 if everything is well, 1 if a node has failed or nothing runs. CPU is the share of one
     core since the last time somebody asked, memory what the node's processes use alone plus their part
-    of what they share. Where the dashboard runs, its figures of the last five seconds are shown as well.
+    of what they share. Where the dashboard runs, its figures of the last five seconds are shown as well,
+    with several servers those of each.
     A growth that is not finished is shown with its step and with the commands that end it.
     """
     from outgrow import cluster
@@ -70,7 +72,8 @@ def text(status: Status, summary: Summary | None = None, *, growth: Unfinished |
     urls = f"{click.style(status.url, fg='cyan')}   {supervisor}{page}"
     changes = f"\n\n{_growth(growth)}" if growth is not None else ""
     warnings = "".join(f"\n{doubtful('warning:')} {warning}" for warning in status.warnings)
-    return f"{head}\n{urls}{now}{changes}\n\n{rows}{''.join(reasons)}{warnings}"
+    servers = f"\n\n{_servers(summary.servers)}" if summary is not None and len(summary.servers) > 1 else ""
+    return f"{head}\n{urls}{now}{changes}\n\n{rows}{servers}{''.join(reasons)}{warnings}"
 
 
 def _growth(growth: Unfinished) -> str:
@@ -96,6 +99,27 @@ def _now(summary: Summary) -> str:
     errors = bad(f"{traffic.errors:.3g} errors/s") if traffic.errors else dim("no errors")
     figures = f"{strong(f'{traffic.rate:,.0f}')} requests/s   {'   '.join([*took, errors])}"
     return "\n".join([figures, *(doubtful(reason) for reason in summary.health.reasons)])
+
+
+def _servers(servers: list[Server]) -> str:
+    """Each server's traffic: its own figures, and what the balancer makes of it."""
+    rows = [_server_row(server) for server in servers]
+    return table(_SERVER_HEADINGS, rows, right=tuple(range(1, len(_SERVER_HEADINGS) - 1)))
+
+
+def _server_row(server: Server) -> tuple[str, ...]:
+    errors = "" if server.errors is None else f"{server.errors:.3g}"
+    return (
+        server.name,
+        "" if server.share is None else f"{server.share:.0%}",
+        "" if server.rate is None else f"{server.rate:,.1f}",
+        *("" if each is None else f"{each:.3g} ms" for each in (server.p50, server.p95, server.p99)),
+        bad(errors) if server.errors else errors,
+        "" if server.in_flight is None else f"{server.in_flight:.0f}",
+        ""
+        if server.balanced is None
+        else _COLOURS.get(server.balanced.state, doubtful)(server.balanced.state),
+    )
 
 
 def _row(node: NodeStatus) -> tuple[str, ...]:

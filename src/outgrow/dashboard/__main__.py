@@ -39,7 +39,8 @@ def main() -> int:
         return 2
     logs.install()
     state = State(Path(directory))
-    server = Server(App(state.application, state.logs), environment)
+    app = App(state.application, state.logs, actions=environment.get("OUTGROW_ACTIONS") == "1")
+    server = Server(app, environment)
     gc.collect()
     gc.freeze()
     server.run(sockets=serve.inherited_sockets(environment))

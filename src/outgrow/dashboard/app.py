@@ -1,9 +1,10 @@
-"""The page and what it asks for, to this machine alone. It only ever answers GET: there is nothing to change.
+"""The page and what it asks for, to this machine alone. GET changes nothing; POST has a guard (guard.py).
 
 /                  the page          /api/stream    snapshots, once a second (server-sent events)
 /static/NAME       its parts         /api/snapshot  one of them
 /api/requests      slow and failed   /api/history   series over time
 /api/events        what happened     /api/logs      what is new in the nodes' logs
+/api/actions       what may be done  /api/scale     POST: so many application servers
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from outgrow.dashboard import logs
+from outgrow.dashboard.actions import Actions, Scale
 from outgrow.dashboard.gather import Gatherer
+from outgrow.dashboard.guard import Guard
 from outgrow.dashboard.stream import Stream
+from outgrow.errors import Misuse
 from outgrow.runtime.asgi import ASGIScope, Receive, Send, is_local
 
 JSON = "application/json"
@@ -35,7 +39,10 @@ TYPES = {
 HISTORY_S_MAX = 7200
 POINTS_MAX = 600
 PAGE_MAX = 200
+SENT_BYTES_MAX = 1024
+SCALE = "/api/scale"
 WORST = ("p50", "p95", "p99", "query_p99", "wait_p99", "errors")
+WORST_OF_EACH = ("p99:", "state:")
 """Of these series the highest value of a step is shown: a mean would hide what matters."""
 
 SECURITY = (
@@ -71,9 +78,11 @@ class File(NamedTuple):
 class App:
     """The ASGI application of one fleet's dashboard."""
 
-    def __init__(self, directory: Path, log_folder: Path) -> None:
+    def __init__(self, directory: Path, log_folder: Path, *, actions: bool = False) -> None:
         self.stream = Stream(self._render)
         self._gatherer = Gatherer(directory, looked=self.stream.publish)
+        self._guard = Guard(enabled=actions)
+        self._actions = Actions(directory, log_folder)
         self._logs = log_folder
         self._files = files()
         self._answers: Mapping[str, Callable[[Query], bytes]] = {
@@ -90,12 +99,17 @@ class App:
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             return
-        elif scope["method"] not in ("GET", "HEAD"):
+        elif scope["method"] == "POST" and scope["path"] == SCALE:
+            await self._act(scope, receive, send)
+        elif scope["method"] not in ("GET", "HEAD") or scope["path"] == SCALE:
             await _answer(scope, send, 405, "text/plain", b"Method Not Allowed", ((b"allow", b"GET, HEAD"),))
         elif not _may_ask(scope):
             await _answer(scope, send, 403, "text/plain", b"This dashboard answers its own machine alone.")
         elif scope["path"] == "/api/stream" and scope["method"] == "GET":
             await self._stream(scope, receive, send)
+        elif scope["path"] == "/api/actions":
+            headers = ((b"cache-control", b"no-store"), (b"set-cookie", self._guard.cookie(scope)))
+            await _answer(scope, send, 200, JSON, self._possible(scope), headers)
         elif (answer := self._answers.get(scope["path"])) is not None:
             query = Query(parse_qsl(scope["query_string"].decode("latin-1")))
             await _answer(scope, send, 200, JSON, answer(query), ((b"cache-control", b"no-store"),))
@@ -108,11 +122,34 @@ class App:
         gathering = asyncio.create_task(self._gatherer.run())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._actions.close()
         gathering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gathering
         self._gatherer.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _act(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Begin what is asked for; the snapshots tell how it goes."""
+        why = "this dashboard answers its own machine alone" if not _may_ask(scope) else ""
+        if why := why or self._guard.refusal(scope):
+            await _answer(scope, send, 403, "text/plain", f"Refused: {why}.".encode())
+            return
+        try:
+            self._actions.scale(msgspec.json.decode(await _body(receive), type=Scale))
+        except msgspec.DecodeError as error:
+            await _answer(scope, send, 400, "text/plain", f"Not a request: {error}".encode())
+        except Misuse as error:
+            await _answer(scope, send, 409, "text/plain", error.message.encode())
+        else:
+            self.stream.publish()
+            await _answer(scope, send, 202, JSON, msgspec.json.encode(self._actions.now))
+
+    def _possible(self, scope: ASGIScope) -> bytes:
+        """What this caller may do, and the token for it."""
+        why = self._guard.closed_to(scope)
+        token = "" if why else self._guard.token
+        return msgspec.json.encode({"allowed": not why, "why": why, "token": token})
 
     async def _stream(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if self.stream.full:
@@ -135,7 +172,7 @@ class App:
         )
 
     def _render(self) -> bytes:
-        return msgspec.json.encode(self._gatherer.snapshot())
+        return msgspec.json.encode(self._gatherer.snapshot(self._actions.now))
 
     def _history(self, query: Query) -> bytes:
         seconds = query.number("seconds", 300, HISTORY_S_MAX) or 300
@@ -144,8 +181,9 @@ class App:
         names = (
             query.get("series", "").split(",") if query.get("series") else list(self._gatherer.history.series)
         )
+        worst = [name for name in names if name in WORST or name.startswith(WORST_OF_EACH)]
         curves = self._gatherer.history.read(
-            names, since=until - seconds + 1, until=until, step_s=step_s, worst=WORST
+            names, since=until - seconds + 1, until=until, step_s=step_s, worst=worst
         )
         return msgspec.json.encode(curves)
 
@@ -196,6 +234,16 @@ def _may_ask(scope: ASGIScope) -> bool:
         return False
     sites = [value for name, value in scope["headers"] if name == b"sec-fetch-site"]
     return all(site in (b"same-origin", b"none") for site in sites) or scope["path"] == "/"
+
+
+async def _body(receive: Receive) -> bytes:
+    """What was sent; what is too long is cut, and is no JSON then."""
+    body, more = b"", True
+    while more and len(body) <= SENT_BYTES_MAX:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body[:SENT_BYTES_MAX]
 
 
 async def _answer(

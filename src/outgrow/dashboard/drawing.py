@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from outgrow.advisor.measures import Tally
-from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node
+from outgrow.dashboard.servers import name_of
+from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node, Server
 from outgrow.endpoints import Endpoints
 
 TIERS = ("clients", "edge", "balancer", "application", "worker", "sessions", "cache", "queue", "database")
@@ -19,6 +21,9 @@ FRONT = ("edge", "balancer", "application")
 
 BEHIND = ("sessions", "cache", "queue", "database")
 """What the application asks."""
+
+DRAWN_MAX = 2
+"""With more servers than this, what is inside each is said in words."""
 
 ENGINES = {
     "sqlite": "SQLite",
@@ -29,21 +34,42 @@ ENGINES = {
 }
 
 
+class Front(NamedTuple):
+    """What stands before the database: the servers, and the requests and connections of each balancer."""
+
+    servers: Mapping[str, Server] = {}
+    rates: Mapping[str, float | None] = {}
+    connections: Mapping[str, int | None] = {}
+
+
 def draw(
     nodes: Sequence[Node],
+    front: Front,
     document: Endpoints | None,
     tallies: Mapping[str, Tally],
     whole: Tally,
     size: int | None,
 ) -> Drawing:
     """`tallies` are by process, `whole` is their sum; `size` is that of a database that is a file."""
-    running = [node for node in nodes if node.tier in TIERS]
-    boxes = [_clients(whole), *(_node_box(node, tallies.get(node.name), whole) for node in running)]
-    links = _links(running, tallies, whole)
+    running = [node for node in nodes if node.tier in TIERS and node.tier != "application"]
+    boxes = [_clients(whole), *(_node_box(node, front, whole) for node in running)]
+    boxes += [_server_box(server) for server in front.servers.values()]
+    of_servers = _by_server(tallies)
+    links = _links(boxes, front, of_servers, whole)
+    notes: dict[str, str] = {}
     if document is not None:
-        _add_tiers(boxes, links, document, tallies, whole, size)
+        _add_database(boxes, links, document, of_servers, whole, size)
+        _add_parts(boxes, notes, document, of_servers)
     present = {box.tier for box in boxes if box.inside is None}
-    return Drawing([tier for tier in TIERS if tier in present], boxes, links)
+    return Drawing([tier for tier in TIERS if tier in present], boxes, links, notes)
+
+
+def _by_server(tallies: Mapping[str, Tally]) -> dict[str, Tally]:
+    found: dict[str, Tally] = {}
+    for node, tally in tallies.items():
+        name = name_of(node)
+        found[name] = found[name].plus(tally) if name in found else tally
+    return found
 
 
 def _clients(whole: Tally) -> Box:
@@ -51,12 +77,33 @@ def _clients(whole: Tally) -> Box:
     return Box("clients", "clients", "Clients", "", "ready", figures)
 
 
-def _node_box(node: Node, tally: Tally | None, whole: Tally) -> Box:
+def _server_box(server: Server) -> Box:
+    count = len(server.processes)
+    return Box(
+        server.name,
+        "application",
+        server.name,
+        "application" if count == 1 else f"{count} processes",
+        server.state,
+        [
+            Figure("requests", server.rate, "rate"),
+            Figure("p99", server.p99, "ms"),
+            Figure("CPU", server.cpu, "cores"),
+            Figure("memory", server.memory, "bytes"),
+        ],
+        text=server.text,
+        address=server.address,
+        pid=server.pid if count == 1 else None,
+        since=server.since,
+        restarts=server.restarts,
+    )
+
+
+def _node_box(node: Node, front: Front, whole: Tally) -> Box:
     figures = [Figure("CPU", node.cpu, "cores"), Figure("memory", node.memory, "bytes")]
-    if node.tier == "application":
-        rate = tally.rate if tally is not None else None
-        p99 = _ms(tally.requests.quantile(0.99)) if tally is not None else None
-        figures = [Figure("requests", rate, "rate"), Figure("p99", p99, "ms"), *figures]
+    if node.tier == "balancer":
+        asked = Figure("requests", front.rates.get(node.name), "rate")
+        figures = [asked, Figure("connections", front.connections.get(node.name), "count"), *figures]
     elif node.tier == "database":
         figures = [*_query_figures(whole), *figures]
     return Box(
@@ -74,14 +121,14 @@ def _node_box(node: Node, tally: Tally | None, whole: Tally) -> Box:
     )
 
 
-def _links(nodes: Sequence[Node], tallies: Mapping[str, Tally], whole: Tally) -> list[Link]:
+def _links(boxes: Sequence[Box], front: Front, tallies: Mapping[str, Tally], whole: Tally) -> list[Link]:
     """Tier after tier to the application, and from it to everything behind it."""
-    by_tier = {tier: [node.name for node in nodes if node.tier == tier] for tier in TIERS}
-    front = [["clients"], *(by_tier[tier] for tier in FRONT if by_tier[tier])]
+    by_tier = {tier: [box.id for box in boxes if box.tier == tier] for tier in TIERS}
+    ways = [["clients"], *(by_tier[tier] for tier in FRONT if by_tier[tier])]
     links = []
-    for sources, targets in pairwise(front):
+    for sources, targets in pairwise(ways):
         links += [
-            Link(source, target, _rate(tallies.get(target), whole))
+            Link(source, target, _asked(source, target, front, whole))
             for source in sources
             for target in targets
         ]
@@ -95,7 +142,18 @@ def _links(nodes: Sequence[Node], tallies: Mapping[str, Tally], whole: Tally) ->
     return links
 
 
-def _add_tiers(
+def _asked(source: str, target: str, front: Front, whole: Tally) -> float | None:
+    """Requests a second on one way. A standby passes nothing on: its part of each server's is nothing."""
+    if target not in front.servers:
+        return front.rates[target] if front.rates.get(target) is not None else whole.rate
+    rate = front.servers[target].rate
+    asked = sum(each or 0.0 for each in front.rates.values())
+    if rate is None or source not in front.rates or not asked:
+        return rate
+    return rate * (front.rates[source] or 0.0) / asked
+
+
+def _add_database(
     boxes: list[Box],
     links: list[Link],
     document: Endpoints,
@@ -103,27 +161,39 @@ def _add_tiers(
     whole: Tally,
     size: int | None,
 ) -> None:
-    """What no node of the fleet is: tiers inside the application's processes, and servers of other people."""
+    """A database that is no node of the fleet: a file of the application's server, or somebody else's."""
+    if any(box.tier == "database" for box in boxes):
+        return
     hosts = [box for box in boxes if box.tier == "application"]
-    if not any(box.tier == "database" for box in boxes):
-        engine = document.database.engine
-        figures = _query_figures(whole)
-        if engine == "sqlite" and hosts:
-            figures.append(Figure("size", size, "bytes"))
-            boxes.append(_inside(hosts[0], "database", "Database", ENGINES[engine], figures))
-        elif engine == "postgres":
-            boxes.append(Box("database", "database", "Database", "PostgreSQL of your own", "ready", figures))
-            links += [Link(host.id, "database", _queries(tallies.get(host.id))) for host in hosts]
+    engine, figures = document.database.engine, _query_figures(whole)
+    if engine == "sqlite" and hosts:
+        figures.append(Figure("size", size, "bytes"))
+        boxes.append(_inside(hosts[0], "database", "Database", ENGINES[engine], figures))
+    elif engine == "postgres":
+        boxes.append(Box("database", "database", "Database", "PostgreSQL of your own", "ready", figures))
+        links += [Link(host.id, "database", _queries(tallies.get(host.id))) for host in hosts]
+
+
+def _add_parts(
+    boxes: list[Box], notes: dict[str, str], document: Endpoints, tallies: Mapping[str, Tally]
+) -> None:
+    """Tiers inside the application's processes: drawn in one or two servers, said of more."""
+    hosts = [box for box in boxes if box.tier == "application"]
+    cached, workers = document.cache.engine == "memory", document.queue.workers
+    if len(hosts) > DRAWN_MAX:
+        parts = ["a cache in memory"] * cached + [f"{workers} queue workers"] * bool(workers)
+        if parts:
+            notes["application"] = f"in each process: {' and '.join(parts)}"
+        return
     for host in hosts:
         tally = tallies.get(host.id, Tally())
-        if document.cache.engine == "memory":
+        if cached:
             figures = [Figure("hits", tally.hit_share, "share")]
             boxes.append(_inside(host, "cache", "Cache", ENGINES["memory"], figures))
-        if document.queue.workers:
+        if workers:
             done = sum(tally.tasks.values()) / tally.seconds if tally.seconds else 0.0
             figures = [Figure("tasks", done, "rate")]
-            detail = f"{document.queue.workers} workers"
-            boxes.append(_inside(host, "queue", "Queue", detail, figures))
+            boxes.append(_inside(host, "queue", "Queue", f"{workers} workers", figures))
 
 
 def _inside(host: Box, tier: str, title: str, detail: str, figures: list[Figure]) -> Box:
@@ -139,10 +209,6 @@ def _query_figures(whole: Tally) -> list[Figure]:
 
 def _queries(tally: Tally | None) -> float | None:
     return tally.queries.count / tally.seconds if tally is not None and tally.seconds else None
-
-
-def _rate(tally: Tally | None, whole: Tally) -> float | None:
-    return (tally or whole).rate
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -19,7 +19,11 @@ BYTES_READ_MAX = 2 * 1024 * 1024
 
 
 class Event(msgspec.Struct, omit_defaults=True):
-    """`at` is Unix time; `kind` is "fleet", "restart", "failed", "ready", "stage" or "growth"."""
+    """`at` is Unix time; `kind` is one of these:
+
+    fleet, stage, growth, scale, deploy, drill            of the whole
+    ready, restart, failed, out, ejected, draining, in    of a node: the last four are a balancer's view
+    """
 
     id: int
     at: float

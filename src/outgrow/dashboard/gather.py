@@ -1,7 +1,8 @@
 """Looks at a fleet once a second: its status, every process's figures, this machine.
 
 supervisor (control socket) ─┐
-processes (own paths) ───────┼─► look ─► history (file), slow requests, events ─► snapshot, when asked for
+processes (own paths) ───────┤
+balancers (admin sockets) ───┼─► look ─► history (file), slow requests, events ─► snapshot, when asked for
 /proc ───────────────────────┘
 """
 
@@ -21,16 +22,18 @@ from outgrow.advisor import measures
 from outgrow.advisor.history import History
 from outgrow.advisor.machine import Machine, Meter
 from outgrow.advisor.measures import Tally
-from outgrow.cluster import NodeStatus, Status, measure
+from outgrow.cluster import NodeStatus, Status
 from outgrow.cluster.state import State
-from outgrow.dashboard import growth, tables
-from outgrow.dashboard.drawing import draw
+from outgrow.dashboard import growth, servers, tables
+from outgrow.dashboard.balancers import Balancers
+from outgrow.dashboard.drawing import Front, draw
 from outgrow.dashboard.events import Events, Watch
 from outgrow.dashboard.health import judge
 from outgrow.dashboard.process import Process, look_at_all
 from outgrow.dashboard.requests import Requests
-from outgrow.dashboard.snapshot import Node, Snapshot, Traffic
+from outgrow.dashboard.snapshot import Action, Node, Server, Snapshot, Traffic
 from outgrow.dashboard.snapshot import Requests as RequestCounts
+from outgrow.dashboard.usage import Usage
 from outgrow.endpoints import Endpoints
 from outgrow.errors import OutgrowError
 
@@ -40,12 +43,6 @@ AFTER_S = 0.03
 
 SHOWN_S = 5
 """The figures of the present are those of so many seconds: at few requests one second says little."""
-
-CPU_LOOKS = 4
-"""The kernel counts CPU in hundredths of a second: over three seconds that is a third of a percent."""
-
-MEMORY_EVERY_S = 10.0
-"""Proportional memory costs the kernel a walk through every page table."""
 
 logger = logging.getLogger("outgrow.dashboard")
 
@@ -70,6 +67,9 @@ class Gatherer:
         self._answers = False
         self._document: Endpoints | None = None
         self._processes: dict[str, Process] = {}
+        self._balancers = Balancers(self._place.state / "balancer", looks=SHOWN_S + 1)
+        self._transitions = servers.Watch(self.events)
+        self._servers: list[Server] = []
         self._tallies: deque[dict[str, Tally]] = deque(maxlen=SHOWN_S)
         self._latest: dict[str, float] = {}
         self._at = 0.0
@@ -89,7 +89,10 @@ class Gatherer:
         now = time.time()
         await self._look_at_fleet()
         tallies: dict[str, Tally] = {}
-        for process, tally, told in await look_at_all(list(self._processes.values())):
+        told_all, _ = await asyncio.gather(
+            look_at_all(list(self._processes.values())), self._balancers.look(self._running("balancer"))
+        )
+        for process, tally, told in told_all:
             self.requests.add(process.node, told)
             if tally is not None:
                 tallies[process.node] = tally
@@ -97,6 +100,8 @@ class Gatherer:
         self._growth.look()
         self._machine = self._machine_meter.look()
         self._usage.look(self._status.nodes if self._status is not None else ())
+        self._servers = self._look_at_servers()
+        self._transitions.look(now, self._servers)
         self._at, self._latest = now, self._series(tallies)
         try:
             self.history.append(now, self._latest)
@@ -124,6 +129,21 @@ class Gatherer:
                 self._document = endpoints.read(self._place.endpoints)
         self._follow(status)
 
+    def _running(self, tier: str) -> list[str]:
+        """Its nodes that are ready."""
+        nodes = self._status.nodes if self._status is not None else ()
+        return [node.name for node in nodes if node.tier == tier and node.state == "ready"]
+
+    def _look_at_servers(self) -> list[Server]:
+        """Each server over the last few seconds."""
+        return servers.servers(
+            self._nodes(),
+            self._recent(),
+            self._under_way(),
+            self._balancers.servers(),
+            balancers_answer=self._balancers.answer,
+        )
+
     def _follow(self, status: Status) -> None:
         """Ask every process of the application that runs, and none that does not."""
         wanted = {
@@ -148,17 +168,36 @@ class Gatherer:
         if tallies:
             found |= _traffic_series(reduce(Tally.plus, tallies.values()))
             found["in_flight"] = self._in_flight()
-        if len(tallies) > 1:
-            found |= {f"rate:{name}": tally.rate for name, tally in tallies.items()}
+        found |= servers.series(self._servers)
         return {name: value for name, value in found.items() if value is not None}
 
-    def _in_flight(self) -> float:
-        """Requests being worked on; the processes' own paths do not count."""
+    def _under_way(self) -> dict[str, float]:
+        """Requests that each process is working on; the processes' own paths do not count."""
         name = "outgrow_http_requests_in_flight"
-        return sum(measures.single(each.figures, name) for each in self._processes.values() if each.figures)
+        return {
+            each.node: measures.single(each.figures, name)
+            for each in self._processes.values()
+            if each.figures
+        }
 
-    def snapshot(self) -> Snapshot | None:
-        """What is known now; None before the first look at a fleet."""
+    def _in_flight(self) -> float:
+        return sum(self._under_way().values())
+
+    def _nodes(self) -> list[Node]:
+        """All but jobs that have done their work."""
+        nodes = self._status.nodes if self._status is not None else ()
+        return [self._node(node) for node in nodes if node.kind == "service" or node.state != "done"]
+
+    def _front(self) -> Front:
+        names = self._running("balancer")
+        return Front(
+            {server.name: server for server in self._servers},
+            {name: self._balancers.rate(name) for name in names},
+            {name: self._balancers.connections(name) for name in names},
+        )
+
+    def snapshot(self, action: Action | None = None) -> Snapshot | None:
+        """What is known now; None before the first look at a fleet. `action`: what the page asked for."""
         status = self._status
         if status is None:
             return None
@@ -167,7 +206,7 @@ class Gatherer:
         stage = stages.find(status.stage)
         per_node = self._recent()
         whole = reduce(Tally.plus, per_node.values(), Tally())
-        nodes = [self._node(node) for node in status.nodes if node.kind == "service" or node.state != "done"]
+        nodes = self._nodes()
         minutes = list(self._minutes())
         return Snapshot(
             at=self._at,
@@ -181,10 +220,12 @@ class Gatherer:
             answers=self._answers,
             health=judge(status, self._answers, self._processes),
             growth=self._growth.now,
+            action=action,
             traffic=self._traffic(whole),
             machine=self._machine,
             nodes=nodes,
-            drawing=draw(nodes, self._document, per_node, whole, self._database_size()),
+            servers=self._servers,
+            drawing=draw(nodes, self._front(), self._document, per_node, whole, self._database_size()),
             routes=tables.routes(minutes),
             queries=tables.queries(minutes),
             requests=RequestCounts(len(self.requests), self.requests.failed, self.requests.newest),
@@ -236,47 +277,6 @@ class Gatherer:
         path = self._document.database.shards[0].nodes[0].url.removeprefix("sqlite:///")
         sizes = [_size(Path(path + suffix)) for suffix in ("", "-wal")]
         return sum(sizes) or None
-
-
-class Usage:
-    """CPU (in cores) and memory of every node."""
-
-    def __init__(self) -> None:
-        self._looks: deque[tuple[float, dict[int, float]]] = deque(maxlen=CPU_LOOKS)
-        self._memory_at = -MEMORY_EVERY_S
-        self._cpu: dict[str, float] = {}
-        self._memory: dict[str, int] = {}
-
-    def look(self, nodes: tuple[NodeStatus, ...]) -> None:
-        """How much each uses now."""
-        pids = {node.name: node.pid for node in nodes if node.pid is not None}
-        now = time.monotonic()
-        used = {pid: measure.cpu_seconds(pid) for pid in pids.values()}
-        self._looks.append((now, {pid: cpu_s for pid, cpu_s in used.items() if cpu_s is not None}))
-        self._cpu = {name: cpu for name, pid in pids.items() if (cpu := self._share(pid)) is not None}
-        if now - self._memory_at >= MEMORY_EVERY_S:
-            self._memory_at = now
-            looked = {name: measure.used(pid) for name, pid in pids.items()}
-            self._memory = {name: usage.memory for name, usage in looked.items() if usage is not None}
-        self._memory = {name: size for name, size in self._memory.items() if name in pids}
-
-    def _share(self, pid: int) -> float | None:
-        """Cores that it has kept busy since the oldest look that has seen it; None when seen once."""
-        now, newest = self._looks[-1]
-        first = next(((at, used[pid]) for at, used in self._looks if pid in used), None)
-        if first is None or pid not in newest or first[0] == now:
-            return None
-        # What a child that has ended used is no part of the sum any more, which may fall by it.
-        return max(0.0, newest[pid] - first[1]) / (now - first[0])
-
-    def of(self, name: str) -> tuple[float | None, int | None]:
-        """CPU and memory of a node; None where it does not run or was not seen twice."""
-        return self._cpu.get(name), self._memory.get(name)
-
-    def series(self) -> dict[str, float]:
-        """The same for the history."""
-        cpu = {f"cpu:{name}": value for name, value in self._cpu.items()}
-        return cpu | {f"memory:{name}": float(value) for name, value in self._memory.items()}
 
 
 def _traffic_series(tally: Tally) -> dict[str, float | None]:

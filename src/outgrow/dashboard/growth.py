@@ -17,7 +17,10 @@ from outgrow.growth import journal as journals
 
 T = TypeVar("T")
 
-KIND = "growth"
+KINDS = {"scale": "scale", "autoscale": "scale", "deploy": "deploy", "drill": "drill"}
+"""Changes that have no journal, by the first word of what the audit says; all else is a growth."""
+
+KINDS_TOLD = {*KINDS.values(), "growth"}
 _WORDS = {"done": "is done", "failed": "has failed", "undoing": "is being undone", "undone": "is undone"}
 
 
@@ -38,6 +41,7 @@ class Ended(msgspec.Struct):
     who: str
     move: str
     outcome: str
+    to: str = ""
 
 
 class Watch:
@@ -47,7 +51,7 @@ class Watch:
         self._folder = folder
         self._journal, self._audit = folder / "journal.jsonl", folder / "audit.jsonl"
         self._events = events
-        self._told = max((event.at for event in events.kept if event.kind == KIND), default=0.0)
+        self._told = max((event.at for event in events.kept if event.kind in KINDS_TOLD), default=0.0)
         self._seen: tuple[tuple[int, int], ...] = ()
         self._last: Growth | None = None
 
@@ -68,15 +72,23 @@ class Watch:
         journal = [line for line in lines if line is not None]
         self._last = _under_way(journal)
         move = journal[0].move if journal else ""
-        new = [(line.at, _words(line, move)) for line in journal]
+        new = [(line.at, "growth", _words(line, move)) for line in journal]
         ended = (_decoded(line, Ended) for line in _lines(self._audit))
-        new += [
-            (each.ended, f"{each.move}: {each.outcome}, by {each.who}") for each in ended if each is not None
-        ]
-        for at, text in sorted(new):
+        new += [(each.ended, kind_of(each.move), _said(each)) for each in ended if each is not None]
+        for at, kind, text in sorted(new):
             if at > self._told and text:
                 self._told = at
-                self._events.add(at, KIND, text)
+                self._events.add(at, kind, text)
+
+
+def kind_of(move: str) -> str:
+    """Which kind of event a line of the audit is."""
+    return KINDS.get(move.partition(":")[0].partition(" ")[0], "growth")
+
+
+def _said(ended: Ended) -> str:
+    to = f" {ended.to}" if ended.move == "scale" else ""
+    return f"{ended.move}{to}: {ended.outcome}, by {ended.who}"
 
 
 def _words(line: Line, move: str) -> str:

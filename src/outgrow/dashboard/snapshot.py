@@ -69,11 +69,15 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Drawing(msgspec.Struct, frozen=True):
-    """The topology as it runs: boxes in the order of `tiers`, from the clients to the data."""
+    """The topology as it runs: boxes in the order of `tiers`, from the clients to the data.
+
+    `notes` say of a tier what is in each of its boxes, where that would be too much to draw.
+    """
 
     tiers: list[str]
     boxes: list[Box]
     links: list[Link]
+    notes: dict[str, str] = {}
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -90,6 +94,45 @@ class Node(msgspec.Struct, frozen=True):
     restarts: int
     cpu: float | None
     memory: int | None
+
+
+class Balanced(msgspec.Struct, frozen=True):
+    """One server as the balancers see it. `share` is its part of all requests, `weight` its algorithm's."""
+
+    pool: str
+    state: str
+    share: float | None
+    rate: float | None
+    failed: float | None
+    under_way: int
+    connections: int
+    weight: int
+
+
+class Server(msgspec.Struct, frozen=True):
+    """One application server over the last few seconds, its processes together, from their own metrics.
+
+    `state` is also "unhealthy", "ejected" or "draining" where a balancer says so of a server that is ready.
+    """
+
+    name: str
+    state: str
+    text: str
+    address: str | None
+    processes: list[str]
+    pid: int | None
+    since: float
+    restarts: int
+    share: float | None
+    rate: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    errors: float | None
+    in_flight: float | None
+    cpu: float | None
+    memory: int | None
+    balanced: Balanced | None
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -123,6 +166,16 @@ class Requests(msgspec.Struct, frozen=True):
     newest: int
 
 
+class Action(msgspec.Struct, frozen=True):
+    """What was asked for from the page last. `line` is what the command said last."""
+
+    says: str
+    began: float
+    ended: float | None
+    outcome: Literal["running", "done", "failed"]
+    line: str
+
+
 class Growth(msgspec.Struct, frozen=True):
     """A growth that is under way: the last line of its journal. `cut_off`: nobody works on it."""
 
@@ -148,9 +201,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the fleet's supervisor answered; if not, this is what was known last."""
     health: Health
     growth: Growth | None
+    action: Action | None
     traffic: Traffic
     machine: Machine | None
     nodes: list[Node]
+    servers: list[Server]
     drawing: Drawing
     routes: list[Route]
     queries: list[Query]
@@ -165,3 +220,4 @@ class Summary(msgspec.Struct):
     at: float
     health: Health
     traffic: Traffic
+    servers: list[Server] = []

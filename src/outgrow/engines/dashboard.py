@@ -32,7 +32,10 @@ class Dashboard:
             Workload(
                 name=NAME,
                 argv=(sys.executable, "-m", MODULE),
-                environment={"OUTGROW_DIRECTORY": str(self._place.application)},
+                environment={
+                    "OUTGROW_DIRECTORY": str(self._place.application),
+                    "OUTGROW_ACTIONS": "1" if self._settings.actions else "0",
+                },
                 directory=str(self._place.application),
                 listen=(Address(HOST, self._port),),
                 after=("migrate",),

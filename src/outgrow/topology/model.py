@@ -241,6 +241,9 @@ class Dashboard(Section, frozen=True):
     port: Annotated[
         Port | None, Meta(description="its port on 127.0.0.1; by default the application's plus 1000")
     ] = None
+    actions: Annotated[
+        bool, Meta(description="whether its page may change the fleet, for the user who runs it")
+    ] = True
 
 
 class Fleet(Section, frozen=True):

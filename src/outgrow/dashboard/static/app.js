@@ -7,6 +7,8 @@ import { Topology } from "/static/topology.js";
 import { Table } from "/static/tables.js";
 import { Requests } from "/static/requests.js";
 import { Logs } from "/static/logs.js";
+import { Timeline } from "/static/timeline.js";
+import { Actions } from "/static/actions.js";
 
 const SPARK_S = 60;
 const SILENCE_MS = 4000;
@@ -18,6 +20,7 @@ const recent = new Series();  // the sparklines keep their minute whatever the r
 const topology = new Topology(byId("topology"));
 const requests = new Requests();
 const logs = new Logs();
+const actions = new Actions();
 let snapshot = null;
 let events = [];
 let heard = 0;
@@ -27,7 +30,7 @@ let heard = 0;
 let colors = {};
 function readColors() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["blue", "orange", "red", "teal", "violet", "olive", "muted", "grid", "axis", "accent", "bad", "font"];
+  const names = ["blue", "orange", "red", "teal", "violet", "olive", "muted", "grid", "axis", "accent", "good", "doubtful", "bad", "font"];
   colors = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
@@ -81,19 +84,23 @@ function drawSparks() {
 // --- Charts -------------------------------------------------------------------------------------
 
 const PALETTE = ["blue", "orange", "teal", "violet", "olive", "red"];
-const perNode = (kind) => (data) => data.ofKind(kind).map((name, index) => ({ name, label: name.split(":")[1], color: PALETTE[index % PALETTE.length] }));
+const byLength = (a, b) => a.length - b.length || (a < b ? -1 : 1);
+const perNode = (kind) => (data) => data.ofKind(kind).sort(byLength).map((name, index) => ({ name, label: name.split(":")[1], color: PALETTE[index % PALETTE.length] }));
 const line = (name, label, color, fill) => ({ name, label, color, fill });
 const CHARTS = [
   new Chart({ title: "Requests", unit: "rate", hint: "All processes together", lines: () => [line("rate", "answered", "blue", true), line("errors", "errors", "red")] }),
   new Chart({ title: "Latency", unit: "ms", hint: "Over more than one second the worst second is shown", lines: () => [line("p50", "p50", "teal"), line("p95", "p95", "blue"), line("p99", "p99", "orange")] }),
+  new Chart({ title: "Requests by server", unit: "rate", hint: "The mean of five seconds", lines: perNode("rate"), several: "rate" }),
+  new Chart({ title: "p99 by server", unit: "ms", hint: "Of the last five seconds", lines: perNode("p99"), several: "p99" }),
   new Chart({ title: "CPU by node", unit: "cores", hint: "100% is one core", lines: perNode("cpu") }),
   new Chart({ title: "Memory by node", unit: "bytes", hint: "What processes share is counted once", lines: perNode("memory") }),
   new Chart({ title: "Database", unit: "rate", hint: "Statements and committed writes a second", lines: () => [line("queries", "queries", "violet", true), line("writes", "writes", "orange")] }),
   new Chart({ title: "Disk", unit: "bytes_rate", hint: "All disks of this machine", lines: () => [line("disk_read", "read", "teal"), line("disk_written", "written", "blue")] }),
 ];
-for (const chart of CHARTS) {
-  byId("charts").append(chart.root);
-  const hover = (index) => { for (const each of CHARTS) each.hover = index; drawCharts(); };
+const timeline = new Timeline(byId("timeline"));
+for (const chart of [...CHARTS, timeline]) {
+  if (chart !== timeline) byId("charts").append(chart.root);
+  const hover = (index) => { for (const each of [...CHARTS, timeline]) each.hover = index; drawCharts(); };
   chart.canvas.addEventListener("pointermove", (event) => hover(chart.indexAt(event, series)));
   chart.canvas.addEventListener("pointerleave", () => hover(null));
   chart.canvas.addEventListener("blur", () => hover(null));
@@ -108,8 +115,13 @@ for (const chart of CHARTS) {
 }
 function drawCharts() {
   if (!series.ready) return;
-  const marks = events.filter((event) => event.kind !== "ready").map((event) => ({ at: event.at, bad: event.kind === "failed" || event.kind === "restart" }));
-  for (const chart of CHARTS) chart.draw(series, colors, marks);
+  const marks = events.filter((event) => !["ready", "in", "draining"].includes(event.kind)).map((event) => ({ at: event.at, bad: ["failed", "restart", "out", "ejected"].includes(event.kind) }));
+  byId("charts").classList.toggle("several", series.ofKind("rate").length > 1);
+  for (const chart of CHARTS) {
+    chart.root.hidden = Boolean(chart.several) && series.ofKind(chart.several).length < 2;
+    chart.draw(series, colors, marks);
+  }
+  timeline.draw(series, colors, events);
 }
 function drawAll() { drawSparks(); drawCharts(); }
 
@@ -155,6 +167,30 @@ const routes = new Table(byId("routes"), {
     { key: "error_share", title: "Errors", unit: "share", warn: (row) => row.error_share > 0 },
   ],
 });
+const servers = new Table(byId("servers-table"), {
+  caption: "Application servers over the last five seconds", name: (row) => row.name, sort: { key: "order", down: false },
+  empty: "No server.",
+  columns: [
+    { key: "name", title: "Server" }, { key: "said", title: "State", warn: (row) => row.state !== "ready" },
+    { key: "share", title: "Share", unit: "share", bar: true }, { key: "rate", title: "Requests", unit: "rate" },
+    { key: "p50", title: "Median", unit: "ms" }, { key: "p95", title: "p95", unit: "ms" }, { key: "p99", title: "p99", unit: "ms", bar: true },
+    { key: "in_flight", title: "In flight", unit: "count" }, { key: "errors", title: "Errors", unit: "rate", warn: (row) => row.errors > 0 },
+    { key: "cpu", title: "CPU", unit: "cores", bar: true },
+    { key: "balancer_share", title: "Balancer's share", unit: "share", bar: true }, { key: "weight", title: "Weight", unit: "count" },
+  ],
+});
+function showServers() {
+  byId("servers").hidden = snapshot.servers.length < 2 && !snapshot.nodes.some((node) => node.tier === "balancer");
+  if (byId("servers").hidden) return;
+  const rows = snapshot.servers.map((server, order) => ({
+    ...server, order, said: server.state === "ready" && server.balanced ? "healthy" : server.state,
+    balancer_share: server.balanced?.share ?? null, weight: server.balanced?.weight ?? null,
+  }));
+  const serving = rows.filter((row) => row.state === "ready").length;
+  put(byId("servers-note"), `${serving} of ${rows.length} serve`);
+  servers.show(rows);
+}
+
 const queries = new Table(byId("queries"), {
   caption: "Statements over the last minute", name: (row) => `${row.node} ${row.label}`, sort: { key: "busy", down: true },
   empty: "No statement within the last minute.",
@@ -226,6 +262,8 @@ function show() {
   showHead();
   showTiles();
   topology.show(snapshot.drawing, snapshot.at);
+  showServers();
+  actions.show(snapshot);
   put(byId("topology-note"), snapshot.growth ? growing(snapshot.growth) : snapshot.answers ? "" : "as it was when the supervisor answered last");
   byId("topology-note").classList.toggle("growing", Boolean(snapshot.growth));
   showDetails();
@@ -248,6 +286,7 @@ function live(is) {
 function receive(event) {
   const next = JSON.parse(event.data);
   heard = performance.now();
+  if (byId("live").dataset.live !== "yes") actions.load();  // another dashboard has another token
   live(true);
   if (next === null) return;
   const gap = snapshot && next.at - snapshot.at > 3;

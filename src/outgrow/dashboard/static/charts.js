@@ -2,8 +2,9 @@
 
 import { clock, element, text } from "/static/format.js";
 
-const LEFT = 62, RIGHT = 8, TOP = 8, BOTTOM = 20;
-const TICKS = { 300: 60, 900: 180, 7200: 1800 };
+export const LEFT = 62, RIGHT = 8;
+const TOP = 8, BOTTOM = 20, KEYS_MAX = 6;
+export const TICKS = { 300: 60, 900: 180, 7200: 1800 };
 
 // The upper end of the axis and the distance of its lines: round numbers, three or four lines.
 function scaleFor(value, unit) {
@@ -19,13 +20,15 @@ function axisText(value, unit) { return value ? text(value, unit).replace(/(\.\d
 
 export class Chart {
   // `lines` gives [{name, label, color, fill}] anew for each drawing: nodes come and go.
-  constructor({ title, unit, lines, hint }) {
+  constructor({ title, unit, lines, hint, several }) {
     this.title = title;
     this.unit = unit;
     this.lines = lines;
+    this.several = several;  // shown only where there are several series of this kind
     this.hover = null;
     this.canvas = element("canvas", { role: "img", tabindex: "0", "aria-label": title });
-    this.legend = element("div", { class: "legend" });
+    this.rest = element("span", { class: "key" });
+    this.legend = element("div", { class: "legend" }, this.rest);
     this.root = element("figure", { class: "panel chart" },
       element("figcaption", { title: hint }, element("h3", {}, title), this.legend), this.canvas);
     this.keys = new Map();
@@ -153,21 +156,24 @@ export class Chart {
   fillLegend(lines, values, index, colors, series) {
     const told = [];
     const wanted = new Set();
+    const { shown, rest } = chosen(values, index);
     lines.forEach((line, number) => {
+      if (!shown.has(number)) return;
       wanted.add(line.name);
       let key = this.keys.get(line.name);
       if (!key) {
         key = { dot: element("i"), label: element("span"), value: element("b") };
         key.root = element("span", { class: "key" }, key.dot, key.label, key.value);
         this.keys.set(line.name, key);
-        this.legend.append(key.root);
+        this.legend.insertBefore(key.root, this.rest);
       }
       key.dot.style.backgroundColor = colors[line.color];
-      const shown = text(values[number][index], this.unit);
+      const figure = text(values[number][index], this.unit);
       if (key.label.textContent !== line.label) key.label.textContent = line.label;
-      if (key.value.textContent !== shown) key.value.textContent = shown;
-      told.push(`${line.label} ${shown}`);
+      if (key.value.textContent !== figure) key.value.textContent = figure;
+      told.push(`${line.label} ${figure}`);
     });
+    if (this.rest.textContent !== (rest ? `+ ${rest}` : "")) this.rest.textContent = rest ? `+ ${rest}` : "";
     for (const [name, key] of this.keys) {
       if (!wanted.has(name)) { key.root.remove(); this.keys.delete(name); }
     }
@@ -186,6 +192,17 @@ function highest(values) {
   let found = 0;
   for (const value of values) if (value > found) found = value;
   return found;
+}
+
+// Which lines have a key: of many those that are known at this moment and are the largest over the whole range, so
+// that they seldom change; and how many more are known.
+function chosen(values, index) {
+  const all = values.map((_, number) => number);
+  if (all.length <= KEYS_MAX) return { shown: new Set(all), rest: 0 };
+  const known = all.filter((number) => typeof values[number][index] === "number");
+  const sums = values.map((each) => each.reduce((sum, value) => sum + (value ?? 0), 0));
+  const shown = known.sort((a, b) => sums[b] - sums[a]).slice(0, KEYS_MAX);
+  return { shown: new Set(shown), rest: known.length - shown.length };
 }
 
 function lastKnown(values) {

@@ -40,7 +40,7 @@ export function parts(value, unit) {
   if (unit === "bytes") return bytes(value);
   if (unit === "bytes_rate") { const [text, size] = bytes(value); return [text, size + "/s"]; }
   if (unit === "share" || unit === "cores") return percent(value);
-  return [number(value), ""];
+  return [digits(value, 0), ""];
 }
 
 export function text(value, unit) {

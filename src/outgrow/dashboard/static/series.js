@@ -1,9 +1,10 @@
 // The series of the chosen range: fetched once, then continued from the snapshots.
 //
 // A value stands for `step` seconds. The step under way is collected and added when it is complete, as the
-// mean, or for the series in WORST as the highest, which is how the server does it.
+// mean, or for some as the highest, which is how the server does it.
 
 const WORST = new Set(["p50", "p95", "p99", "query_p99", "wait_p99", "errors"]);
+const isWorst = (name) => WORST.has(name) || name.startsWith("p99:") || name.startsWith("state:");
 
 export class Series {
   constructor() {
@@ -65,7 +66,7 @@ export class Series {
       const known = moments.map((each) => each[name]).filter((value) => value !== undefined);
       while (values.length < index) values.push(null);
       values[index] = !known.length ? values[index] ?? null
-        : WORST.has(name) ? Math.max(...known) : known.reduce((a, b) => a + b) / known.length;
+        : isWorst(name) ? Math.max(...known) : known.reduce((a, b) => a + b) / known.length;
       if (shift) values.splice(0, shift);
       this.values.set(name, values);
     }

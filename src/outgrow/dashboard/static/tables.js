@@ -35,7 +35,7 @@ export class Table {
     this.columns.forEach((column, index) => {
       this.heads[index].setAttribute("aria-sort", column.key !== key ? "none" : down ? "descending" : "ascending");
     });
-    const most = new Map(this.columns.filter((each) => each.bar).map((each) => [each.key, Math.max(...data.map((row) => row[each.key]), 1e-9)]));
+    const most = new Map(this.columns.filter((each) => each.bar).map((each) => [each.key, Math.max(...data.map((row) => row[each.key] ?? 0), 1e-9)]));
     const seen = new Set();
     order.forEach((entry, position) => {
       const name = this.name(entry);
@@ -60,7 +60,7 @@ export class Table {
   fill(cell, column, entry, most) {
     const value = entry[column.key];
     put(cell.value, column.text ? column.text(entry) : text(value, column.unit));
-    if (cell.bar) cell.bar.style.width = `${Math.round((100 * value) / most.get(column.key))}%`;
+    if (cell.bar) cell.bar.style.width = `${Math.round((100 * (value ?? 0)) / most.get(column.key))}%`;
     if (column.warn) cell.root.classList.toggle("warn", column.warn(entry));
   }
 }

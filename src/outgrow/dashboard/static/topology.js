@@ -10,7 +10,9 @@ const TIER_TITLES = {
   clients: "Clients", edge: "Edge", balancer: "Balancer", application: "Application",
   worker: "Workers", sessions: "Sessions", cache: "Cache", queue: "Queue", database: "Database",
 };
-const STATES = { ready: "good", done: "good", failed: "bad", stopped: "bad" };
+const ROOMY_MAX = 3;  // with more boxes in a tier than this, each is one line that has all its figures
+const BEHIND = new Set(["sessions", "cache", "queue", "database"]);  // one column: the application asks each of them
+const STATES = { ready: "good", done: "good", failed: "bad", stopped: "bad", ejected: "bad", unhealthy: "bad" };
 
 export class Topology {
   constructor(root) {
@@ -26,7 +28,7 @@ export class Topology {
   }
 
   show(drawing, now) {
-    const shape = JSON.stringify([drawing.tiers, drawing.boxes.map((box) => [box.id, box.tier, box.inside])]);
+    const shape = JSON.stringify([drawing.tiers, drawing.boxes.map((box) => [box.id, box.tier, box.inside]), drawing.notes]);
     if (shape !== this.shape) this.build(drawing, shape);
     for (const box of drawing.boxes) this.fill(this.boxes.get(box.id), box, now);
     this.links = drawing.links;
@@ -34,18 +36,25 @@ export class Topology {
   }
 
   build(drawing, shape) {
+    const many = Math.max(...drawing.tiers.map((tier) => drawing.boxes.filter((box) => box.tier === tier && !box.inside).length));
+    this.quiet = many > ROOMY_MAX;
+    this.root.classList.toggle("many", this.quiet);
     const first = this.shape === undefined;
     this.shape = shape;
     const known = new Set(this.boxes.keys());
     for (const tier of this.tiers.values()) tier.root.remove();
+    this.behind?.remove();
+    this.behind = element("div", { class: "behind" });
     this.tiers.clear();
     this.boxes.clear();
     for (const name of drawing.tiers) {
       const list = element("div", { class: "stack" });
-      const root = element("div", { class: "tier", "data-tier": name, role: "group", "aria-label": TIER_TITLES[name] ?? name }, list);
+      const note = drawing.notes[name] ? element("p", { class: "note" }, drawing.notes[name]) : null;
+      const root = element("div", { class: "tier", "data-tier": name, role: "group", "aria-label": TIER_TITLES[name] ?? name }, list, note);
       this.tiers.set(name, { root, list });
-      this.root.append(root);
+      (BEHIND.has(name) ? this.behind : this.root).append(root);
     }
+    this.root.append(this.behind);
     for (const box of drawing.boxes) if (!box.inside) this.tiers.get(box.tier).list.append(this.makeBox(box, !first && !known.has(box.id)));
     for (const box of drawing.boxes) {
       if (box.inside) this.boxes.get(box.inside)?.parts.append(this.makeBox(box, !first && !known.has(box.id)));
@@ -100,15 +109,33 @@ export class Topology {
     this.svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
     const down = getComputedStyle(this.root).getPropertyValue("--down").trim() === "1";
     const seen = new Set();
-    for (const link of this.links) {
-      const source = this.boxes.get(link.source)?.root, target = this.boxes.get(link.target)?.root;
-      if (!source || !target) continue;
-      const key = `${link.source} ${link.target}`;
+    for (const { key, source, target, rate } of down ? this.trunks() : this.branches()) {
       seen.add(key);
       const line = this.lines.get(key) ?? this.makeLine(key);
-      this.layLine(line, source.getBoundingClientRect(), target.getBoundingClientRect(), frame, down, link.rate);
+      this.layLine(line, source.getBoundingClientRect(), target.getBoundingClientRect(), frame, down, rate);
     }
     for (const [key, line] of this.lines) if (!seen.has(key)) { line.group.remove(); this.lines.delete(key); }
+  }
+
+  // A line from box to box.
+  branches() {
+    return this.links.map((link) => ({
+      key: `${link.source} ${link.target}`, source: this.boxes.get(link.source)?.root, target: this.boxes.get(link.target)?.root, rate: link.rate,
+    })).filter((each) => each.source && each.target);
+  }
+
+  // Where the boxes of a tier stand below each other, one line from tier to tier.
+  trunks() {
+    const found = new Map();
+    for (const link of this.links) {
+      const source = this.boxes.get(link.source)?.root.closest(".tier"), target = this.boxes.get(link.target)?.root.closest(".tier");
+      if (!source || !target) continue;
+      const key = `${source.dataset.tier} | ${target.dataset.tier}`;
+      const trunk = found.get(key) ?? { key, source, target, rate: null };
+      if (link.rate !== null) trunk.rate = (trunk.rate ?? 0) + link.rate;
+      found.set(key, trunk);
+    }
+    return found.values();
   }
 
   makeLine(key) {
@@ -134,7 +161,7 @@ export class Topology {
     line.label.setAttribute("x", down ? (x1 + x2) / 2 + 8 : (x1 + x2) / 2);
     line.label.setAttribute("y", down ? (y1 + y2) / 2 + 4 : (y1 + y2) / 2 - 9);
     line.label.setAttribute("text-anchor", down ? "start" : "middle");
-    put(line.label, rate === null || rate < 0.05 ? "" : text(rate, "rate"));
+    put(line.label, rate === null || rate < 0.05 || (this.quiet && !down) ? "" : text(rate, "rate"));
     const level = rate > 0.05 ? (rate > 300 ? "3" : rate > 30 ? "2" : "1") : "0";
     if (line.group.dataset.level !== level) line.group.dataset.level = level;
   }
