@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgrow.runtime.bookmark import TAG_LIFETIME_S, TOKEN_BYTES_MAX, Bookmark, Position, Signer
+from outgrow.runtime.bookmark import (
+    TAG_LIFETIME_S,
+    TOKEN_BYTES_MAX,
+    ZERO,
+    Bookmark,
+    Position,
+    Signer,
+    this_process,
+)
 
 SIGNER = Signer({1: b"k" * 32})
 NOW = 1_800_000_000.0
@@ -25,6 +33,7 @@ def test_what_goes_in_comes_out(shards: dict[str, Position], tags: dict[int, Pos
     assert back is not None
     assert back.positions == shards
     assert {tag: position for tag, (position, _) in back.tags.items()} == tags
+    assert back.forgotten == ZERO
 
 
 @given(shard_positions, st.dictionaries(st.integers(0, 2**64 - 1), positions, min_size=60, max_size=80))
@@ -35,6 +44,8 @@ def test_a_token_is_never_longer_than_512_bytes_and_keeps_every_position(
     assert len(token) <= TOKEN_BYTES_MAX
     back = SIGNER.decode(token, now=NOW)
     assert back is not None and back.positions == shards
+    left_out = [position for tag, position in tags.items() if tag not in back.tags]
+    assert back.forgotten == max(left_out, default=ZERO)
 
 
 @given(shard_positions, st.integers(0, 10_000), st.characters(codec="ascii"))
@@ -87,6 +98,26 @@ def test_tags_are_remembered_with_their_write_and_forgotten_after_it() -> None:
         SIGNER.encode(bookmark_of({}, {1: Position(1, 7)}), now=NOW), now=NOW + TAG_LIFETIME_S + 1
     )
     assert later is not None and later.tags == {}
+    assert later.forgotten == Position(1, 7), "it is still held against what is older"
+
+
+def test_who_wrote_is_known_while_it_is_one_process() -> None:
+    """In that process nothing cached is older than the write: no entry needs to be looked at."""
+    bookmark = Bookmark()
+    assert not bookmark.demands
+    bookmark.raise_to("0", Position(1, 7), ["x"], here=True)
+    back = SIGNER.decode(SIGNER.encode(bookmark))
+    assert back is not None and back.writer == this_process() and not back.demands
+    back.raise_to("0", Position(1, 8), ["y"])
+    assert back.writer == 0 and back.demands
+    back.raise_to("0", Position(1, 9), ["z"], here=True)
+    assert back.writer == 0, "the other process's write is still unknown here"
+    one, other = Bookmark(), Bookmark()
+    one.raise_to("0", Position(1, 7), ["x"], here=True)
+    other.merge(one)
+    assert other.writer == this_process()
+    other.merge(back)
+    assert other.writer == 0
 
 
 def test_a_token_that_is_known_still_ages_and_is_nobody_elses() -> None:
@@ -98,5 +129,5 @@ def test_a_token_that_is_known_still_ages_and_is_nobody_elses() -> None:
     assert again is not None and not again.changed
     assert again.positions == {"0": Position(1, 5)} and again.tags.keys() == {1}
     later = SIGNER.decode(token, now=NOW + TAG_LIFETIME_S + 1)
-    assert later is not None and later.tags == {}
+    assert later is not None and later.tags == {} and later.forgotten == Position(1, 5)
     assert SIGNER.decode(token, now=NOW + 100_000) is None

@@ -294,6 +294,26 @@ async def test_a_session_gets_nothing_older_than_its_own_write(
     assert await cache.get("k", never) == "new"
 
 
+async def test_what_a_session_no_longer_knows_by_name_it_holds_against_all_that_is_older(
+    cache: Cache, history: History, scope: Scope
+) -> None:
+    """It wrote elsewhere a minute ago; here the value from before lives for an hour."""
+    request.current.set(None)
+    await cache.get("k", returning("old"), ttl="1h", tags=["t"])
+    request.current.set(scope)
+    scope.bookmark.forgotten = Position(1, 9)
+    assert await cache.get("k", returning("new"), ttl="1h", tags=["t"]) == "new"
+    assert await cache.get("k", never, tags=["t"]) == "new"
+
+
+async def test_a_session_that_wrote_here_alone_keeps_its_hits(cache: Cache, scope: Scope) -> None:
+    await cache.get("k", returning("old"), tags=["t"])
+    scope.bookmark.raise_to("0", Position(1, 9), ["t"], here=True)
+    assert await cache.get("k", never, tags=["t"]) == "old", "the write has invalidated what it changed"
+    scope.bookmark.raise_to("0", Position(1, 10), ["t"])
+    assert await cache.get("k", returning("new"), tags=["t"]) == "new"
+
+
 async def test_other_sessions_keep_their_hits(cache: Cache, history: History, scope: Scope) -> None:
     scope.bookmark.raise_to("0", Position(1, 7), ["unrelated"])
     await cache.get("k", returning("value"), tags=["t"])

@@ -14,12 +14,13 @@ import pytest
 
 from outgrow import endpoints
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Position
+from outgrow.runtime.bookmark import TAG_LIFETIME_S, Position, Signer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope
 
 SEEDS = range(60)
+SIGNER = Signer({1: b"k" * 32})
 STEPS = 400
 
 TAGS = ("a", "b", "c")
@@ -91,12 +92,20 @@ class World:
             self.cache.invalidate(tag)
             self.acknowledged[tag] = max(self.acknowledged[tag], version)
             if session is not None:
-                self.note(session, tag, version, position)
+                self.note(session, tag, version, position, here=True)
 
     async def write_elsewhere(self) -> None:
         """A session writes through another process; this one hears of it by the bookmark alone."""
         tag, session = self.random.choice(TAGS), self.random.randrange(2)
         self.note(session, tag, *self.write(tag))
+
+    async def grow_old(self) -> None:
+        """A session forgets by name what it has written, and still may not be shown the past."""
+        scope = self.random.choice(self.scopes)
+        token = SIGNER.encode(scope.bookmark, now=0)
+        old = SIGNER.decode(token, now=TAG_LIFETIME_S + 1)
+        assert old is not None
+        scope.bookmark = old
 
     async def forget(self) -> None:
         self.cache.invalidate(self.random.choice(sorted(KEYS)))
@@ -136,9 +145,9 @@ class World:
         self.log_end += 1
         return self.versions[tag], Position(1, self.log_end)
 
-    def note(self, session: int, tag: str, version: int, position: Position) -> None:
+    def note(self, session: int, tag: str, version: int, position: Position, *, here: bool = False) -> None:
         self.own[session][tag] = max(self.own[session][tag], version)
-        self.scopes[session].bookmark.raise_to("0", position, [tag])
+        self.scopes[session].bookmark.raise_to("0", position, [tag], here=here)
 
     async def read(self, key: str) -> Versions:
         return await self.cache.get(key, self.loader(key), ttl=1000, tags=GIVEN[key])
@@ -176,6 +185,7 @@ WEIGHTS: dict[Callable[[World], Any], float] = {
     World.commit: 2,
     World.acknowledge: 2,
     World.write_elsewhere: 1,
+    World.grow_old: 0.5,
     World.forget: 0.3,
     World.clear: 0.1,
 }

@@ -5,10 +5,12 @@ ticket (FlightTracker, OSDI '20). The guarantees that it carries are those of Te
 
 A token is base64url without padding of
 
-    version  key id  issued (seconds)  shards  { name  timeline  offset }  tags  { hash  position }  mac
-    1 byte   1 byte  varint            varint    str   varint    varint    varint  8 B    2 varints  16 B
+    version  key id  issued (seconds)  writer  shards  { name  timeline  offset }
+    1 byte   1 byte  varint            varint  varint    str   varint    varint
+                                       forgotten  tags  { hash  position }  mac
+                                       2 varints  varint  8 B    2 varints  16 B
 
-signed with HMAC-SHA256 cut to 16 bytes. Tags age out first when it would pass 512 bytes.
+signed with HMAC-SHA256 cut to 16 bytes. The oldest tags are forgotten when it would pass 512 bytes.
 """
 
 from __future__ import annotations
@@ -16,19 +18,22 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import os
 import re
+import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 TOKEN_BYTES_MAX = 512
 MAC_BYTES = 16
 _FORM = re.compile(rf"[A-Za-z0-9_-]{{1,{2 * TOKEN_BYTES_MAX}}}")
-TAG_LIFETIME_S = 5.0
-"""How long a session keeps the tags that it wrote: longer than any invalidation is under way."""
+TAG_LIFETIME_S = 60.0
+"""How long a session keeps the tags that it wrote, one by one: as long as cached values mostly live. What it
+forgets then it still holds against everything that is older (Bookmark.forgotten)."""
 
 DECODED_MAX = 4096
 """Genuine tokens whose content is remembered, a kilobyte or two each: a session sends the same one until
@@ -51,6 +56,23 @@ class Position(NamedTuple):
 ZERO = Position(0, 0)
 
 
+_process = 0
+
+
+def this_process() -> int:
+    """What tells this process from every other; never 0."""
+    return _process
+
+
+def _become_another() -> None:
+    global _process  # noqa: PLW0603 - a child that was forked shares the memory of before, and no cache after
+    _process = secrets.randbits(32) | 1
+
+
+_become_another()
+os.register_at_fork(after_in_child=_become_another)
+
+
 def tag_hash(tag: str) -> int:
     """The 64 bits by which a bookmark remembers a tag."""
     return int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=8).digest(), "little")
@@ -59,22 +81,38 @@ def tag_hash(tag: str) -> int:
 class Bookmark:
     """Mutable while a request runs; merging takes the pointwise maximum.
 
-    `changed` tells whether it holds anything that the caller's token did not.
+    `tags` are what the session wrote lately, and `forgotten` is the newest position of what it wrote before
+    and no longer knows by name. `writer` is the process that did all of it, or 0 when that is not known: in
+    that process what is cached is no older, since it has forgotten there what was written. `changed` tells
+    whether it holds anything that the caller's token did not.
     """
 
-    __slots__ = ("changed", "positions", "tags")
+    __slots__ = ("changed", "forgotten", "positions", "tags", "writer")
 
     def __init__(self) -> None:
         self.positions: dict[str, Position] = {}
         self.tags: dict[int, tuple[Position, float]] = {}
+        self.forgotten = ZERO
+        self.writer = 0
         self.changed = False
+
+    @property
+    def demands(self) -> bool:
+        """Whether the session has written anything that a cache of this process may not know of."""
+        return bool(self.tags or self.forgotten is not ZERO) and self.writer != _process
 
     def position(self, shard: str) -> Position | None:
         """What must at least be visible on this shard, or None when the session has no demand."""
         return self.positions.get(shard)
 
-    def raise_to(self, shard: str, position: Position, tags: Iterable[str] = ()) -> None:
-        """Note that this session has written or seen `position`; `tags` are what it wrote."""
+    def raise_to(
+        self, shard: str, position: Position, tags: Iterable[str] = (), *, here: bool = False
+    ) -> None:
+        """Note that this session has written or seen `position`; `tags` are what it wrote, `here` if it was
+        through this process, whose cache then forgets the same tags at once."""
+        if tags:
+            first = not self.tags and self.forgotten is ZERO
+            self.writer = _process if here and (first or self.writer == _process) else 0
         held = self.positions.get(shard)
         if held is None or held < position:
             self.positions[shard] = position
@@ -93,12 +131,16 @@ class Bookmark:
         """The same for several tags, by their hashes: the latest of its writes to any of them."""
         if self.tags.keys().isdisjoint(hashes):
             return None
-        now = time.time()
-        held = [self.tags[tag] for tag in hashes if tag in self.tags]
-        return max((position for position, deadline in held if deadline > now), default=None)
+        return max(self.tags[tag][0] for tag in hashes if tag in self.tags)
 
     def merge(self, other: Bookmark) -> None:
         """Take over whatever the other knows better."""
+        if other.tags or other.forgotten is not ZERO:
+            mine_first = not self.tags and self.forgotten is ZERO
+            self.writer = other.writer if mine_first or self.writer == other.writer else 0
+        if other.forgotten > self.forgotten:
+            self.forgotten = other.forgotten
+            self.changed = True
         for shard, position in other.positions.items():
             held = self.positions.get(shard)
             if held is None or held < position:
@@ -115,7 +157,9 @@ class Content(NamedTuple):
     """What a genuine token says, whenever it is asked. Shared by all who send it: not to be changed."""
 
     issued: int
+    writer: int
     positions: dict[str, Position]
+    forgotten: Position
     tags: dict[int, tuple[Position, float]]
 
 
@@ -136,17 +180,18 @@ class Signer:
         self._content = lru_cache(DECODED_MAX)(self._read)
 
     def encode(self, bookmark: Bookmark, *, now: float | None = None) -> str:
-        """The token: at most 512 bytes; the oldest tags, then nothing else, are left out to fit."""
+        """The token: at most 512 bytes; the oldest tags, then nothing else, are forgotten to fit."""
         moment = time.time() if now is None else now
-        tags = sorted(
-            (entry for entry in bookmark.tags.items() if entry[1][1] > moment), key=lambda entry: -entry[1][1]
-        )
+        tags = sorted(bookmark.tags.items(), key=lambda entry: -entry[1][1])
+        kept = [entry for entry in tags if entry[1][1] > moment]
         while True:
-            body = self._pack(bookmark.positions, tags, int(moment))
+            left_out = tags[len(kept) :]
+            forgotten = max((position for _, (position, _) in left_out), default=ZERO)
+            body = self._pack(bookmark, max(forgotten, bookmark.forgotten), kept, int(moment))
             token = urlsafe_b64encode(body + self._mac(self._newest, body)).rstrip(b"=")
-            if len(token) <= TOKEN_BYTES_MAX or not tags:
+            if len(token) <= TOKEN_BYTES_MAX or not kept:
                 return token.decode()
-            tags = tags[: len(tags) * 3 // 4]
+            kept = kept[: len(kept) * 3 // 4]
 
     def decode(self, token: str, *, now: float | None = None) -> Bookmark | None:
         """The bookmark inside a token, or None when the token proves nothing."""
@@ -159,8 +204,13 @@ class Signer:
             return None
         bookmark = Bookmark()
         bookmark.positions = content.positions.copy()
+        bookmark.writer = content.writer
+        bookmark.forgotten = content.forgotten
         if content.issued + TAG_LIFETIME_S > moment:
             bookmark.tags = content.tags.copy()
+        elif content.tags:
+            newest = max(position for position, _ in content.tags.values())
+            bookmark.forgotten = max(content.forgotten, newest)
         return bookmark
 
     def _read(self, token: str) -> Content:
@@ -179,17 +229,24 @@ class Signer:
         return hmac.digest(self._keys[key], body, "sha256")[:MAC_BYTES]
 
     def _pack(
-        self, positions: Mapping[str, Position], tags: list[tuple[int, tuple[Position, float]]], issued: int
+        self,
+        bookmark: Bookmark,
+        forgotten: Position,
+        tags: list[tuple[int, tuple[Position, float]]],
+        issued: int,
     ) -> bytes:
         out = bytearray((VERSION, self._newest))
         _put(out, issued)
-        _put(out, len(positions))
-        for shard, position in positions.items():
+        _put(out, bookmark.writer)
+        _put(out, len(bookmark.positions))
+        for shard, position in bookmark.positions.items():
             name = shard.encode()
             _put(out, len(name))
             out += name
             _put(out, position.timeline)
             _put(out, position.offset)
+        _put(out, forgotten.timeline)
+        _put(out, forgotten.offset)
         _put(out, len(tags))
         for tag, (position, _) in tags:
             out += tag.to_bytes(8, "little")
@@ -200,6 +257,7 @@ class Signer:
 
 def _unpack(body: bytes) -> Content:
     issued, at = _take(body, 2)
+    writer, at = _take(body, at)
     positions: dict[str, Position] = {}
     count, at = _take(body, at)
     for _ in range(count):
@@ -208,6 +266,9 @@ def _unpack(body: bytes) -> Content:
         timeline, at = _take(body, at)
         offset, at = _take(body, at)
         positions[shard] = Position(timeline, offset)
+    timeline, at = _take(body, at)
+    offset, at = _take(body, at)
+    forgotten = Position(timeline, offset) if timeline or offset else ZERO
     tags: dict[int, tuple[Position, float]] = {}
     count, at = _take(body, at)
     for _ in range(count):
@@ -215,7 +276,7 @@ def _unpack(body: bytes) -> Content:
         timeline, at = _take(body, at)
         offset, at = _take(body, at)
         tags[tag] = (Position(timeline, offset), issued + TAG_LIFETIME_S)
-    return Content(issued, positions, tags)
+    return Content(issued, writer, positions, forgotten, tags)
 
 
 def _put(out: bytearray, value: int) -> None:

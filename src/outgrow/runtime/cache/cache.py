@@ -86,7 +86,7 @@ class Cache:
             else:
                 scope = request.current.get()
                 if (
-                    scope is None or not scope.bookmark.tags or entry.covers(scope.bookmark)
+                    scope is None or not scope.bookmark.demands or entry.covers(scope.bookmark)
                 ) and request.unit_of_work.get() is None:
                     around = _around.get()
                     if around is not None:
@@ -224,7 +224,7 @@ class Cache:
     def _held(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that may be served to this caller at once."""
         scope = request.current.get()
-        bookmark = scope.bookmark if scope is not None and scope.bookmark.tags else None
+        bookmark = scope.bookmark if scope is not None and scope.bookmark.demands else None
         around, now, get = _around.get(), monotonic(), self._entries.get
         found = {}
         for key in keys:
@@ -254,10 +254,9 @@ class Cache:
         note = self._note(key, tags)
         position = self._position()
         scope = request.current.get()
-        if scope is not None and scope.bookmark.tags:
-            floor = scope.bookmark.floor([tag.hash for tag, _ in note])
-            if floor is not None and floor > position:
-                position = floor
+        if scope is not None and scope.bookmark.demands:
+            floor = scope.bookmark.floor([tag.hash for tag, _ in note]) or position
+            position = max(position, floor, scope.bookmark.forgotten)
         return note, position
 
     def _note(self, key: str, tags: Iterable[str]) -> Note:

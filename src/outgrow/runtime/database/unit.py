@@ -359,7 +359,7 @@ class Write(Unit, eq=False, kw_only=True):
         scope = request.current.get()
         if scope is not None:
             scope.wrote = True
-            scope.bookmark.raise_to(self._shard.name, position, self._tags)
+            scope.bookmark.raise_to(self._shard.name, position, self._tags, here=True)
         for effect in self._effects:
             effect(position)
         for message in self._messages:
