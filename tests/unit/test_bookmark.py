@@ -10,10 +10,11 @@ from outgrow.runtime.bookmark import (
     Bookmark,
     Position,
     Signer,
-    this_process,
+    Writer,
 )
 
 SIGNER = Signer({1: b"k" * 32})
+ME = Writer()
 NOW = 1_800_000_000.0
 
 positions = st.builds(Position, st.integers(0, 2**32), st.integers(0, 2**64 - 1))
@@ -101,21 +102,22 @@ def test_tags_are_remembered_with_their_write_and_forgotten_after_it() -> None:
     assert later.forgotten == Position(1, 7), "it is still held against what is older"
 
 
-def test_who_wrote_is_known_while_it_is_one_process() -> None:
-    """In that process nothing cached is older than the write: no entry needs to be looked at."""
+def test_who_wrote_is_known_while_it_is_one() -> None:
+    """What that one has cached is no older than the write: no entry needs to be looked at."""
     bookmark = Bookmark()
-    assert not bookmark.demands
-    bookmark.raise_to("0", Position(1, 7), ["x"], here=True)
+    assert not bookmark.demands(ME)
+    bookmark.raise_to("0", Position(1, 7), ["x"], writer=ME.id)
     back = SIGNER.decode(SIGNER.encode(bookmark))
-    assert back is not None and back.writer == this_process() and not back.demands
+    assert back is not None and back.writer == ME.id and not back.demands(ME)
+    assert back.demands(Writer())
     back.raise_to("0", Position(1, 8), ["y"])
-    assert back.writer == 0 and back.demands
-    back.raise_to("0", Position(1, 9), ["z"], here=True)
+    assert back.writer == 0 and back.demands(ME)
+    back.raise_to("0", Position(1, 9), ["z"], writer=ME.id)
     assert back.writer == 0, "the other process's write is still unknown here"
     one, other = Bookmark(), Bookmark()
-    one.raise_to("0", Position(1, 7), ["x"], here=True)
+    one.raise_to("0", Position(1, 7), ["x"], writer=ME.id)
     other.merge(one)
-    assert other.writer == this_process()
+    assert other.writer == ME.id
     other.merge(back)
     assert other.writer == 0
 

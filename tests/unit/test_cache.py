@@ -308,7 +308,7 @@ async def test_what_a_session_no_longer_knows_by_name_it_holds_against_all_that_
 
 async def test_a_session_that_wrote_here_alone_keeps_its_hits(cache: Cache, scope: Scope) -> None:
     await cache.get("k", returning("old"), tags=["t"])
-    scope.bookmark.raise_to("0", Position(1, 9), ["t"], here=True)
+    scope.bookmark.raise_to("0", Position(1, 9), ["t"], writer=cache._writer.id)
     assert await cache.get("k", never, tags=["t"]) == "old", "the write has invalidated what it changed"
     scope.bookmark.raise_to("0", Position(1, 10), ["t"])
     assert await cache.get("k", returning("new"), tags=["t"]) == "new"

@@ -92,7 +92,7 @@ class World:
             self.cache.invalidate(tag)
             self.acknowledged[tag] = max(self.acknowledged[tag], version)
             if session is not None:
-                self.note(session, tag, version, position, here=True)
+                self.note(session, tag, version, position, writer=self.cache._writer.id)
 
     async def write_elsewhere(self) -> None:
         """A session writes through another process; this one hears of it by the bookmark alone."""
@@ -145,9 +145,9 @@ class World:
         self.log_end += 1
         return self.versions[tag], Position(1, self.log_end)
 
-    def note(self, session: int, tag: str, version: int, position: Position, *, here: bool = False) -> None:
+    def note(self, session: int, tag: str, version: int, position: Position, *, writer: int = 0) -> None:
         self.own[session][tag] = max(self.own[session][tag], version)
-        self.scopes[session].bookmark.raise_to("0", position, [tag], here=here)
+        self.scopes[session].bookmark.raise_to("0", position, [tag], writer=writer)
 
     async def read(self, key: str) -> Versions:
         return await self.cache.get(key, self.loader(key), ttl=1000, tags=GIVEN[key])

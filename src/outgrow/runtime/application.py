@@ -24,7 +24,7 @@ from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
 from outgrow.runtime import telemetry
 from outgrow.runtime.asgi import App, Middleware
-from outgrow.runtime.bookmark import Signer
+from outgrow.runtime.bookmark import Signer, Writer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.control import Control
 from outgrow.runtime.database import schema
@@ -62,14 +62,18 @@ class Outgrow:
         self.ids = Ids()
         self.health = Health()
         self.signer = Signer({1: self.secret("bookmark")})
+        self._writer = Writer()
         self.db = Database(
             document.database,
             passwords=secrets.passwords,
             events=self.events,
             ids=self.ids,
             headers=self._headers,
+            writer=self._writer,
         )
-        self.cache = Cache(document.cache, self.events, position=lambda: self.db.position)
+        self.cache = Cache(
+            document.cache, self.events, position=lambda: self.db.position, writer=self._writer
+        )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
         self.sessions = self._sessions() if document.sessions.engine != "off" else None
         self._telemetry: Telemetry | None = None
@@ -139,6 +143,7 @@ class Outgrow:
         return self
 
     async def _open(self) -> None:
+        self._writer.renew()
         await self.db.open()
         if self.sessions is not None:
             await self.sessions.open()

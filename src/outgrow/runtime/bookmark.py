@@ -18,7 +18,6 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
@@ -56,21 +55,17 @@ class Position(NamedTuple):
 ZERO = Position(0, 0)
 
 
-_process = 0
+class Writer:
+    """Tells an application that runs, whose cache forgets what it writes, from every other. `id` is never 0."""
 
+    __slots__ = ("id",)
 
-def this_process() -> int:
-    """What tells this process from every other; never 0."""
-    return _process
+    def __init__(self) -> None:
+        self.renew()
 
-
-def _become_another() -> None:
-    global _process  # noqa: PLW0603 - a child that was forked shares the memory of before, and no cache after
-    _process = secrets.randbits(32) | 1
-
-
-_become_another()
-os.register_at_fork(after_in_child=_become_another)
+    def renew(self) -> None:
+        """Be another: a process that was forked from this one must not be taken for it."""
+        self.id = secrets.randbits(32) | 1
 
 
 def tag_hash(tag: str) -> int:
@@ -82,9 +77,9 @@ class Bookmark:
     """Mutable while a request runs; merging takes the pointwise maximum.
 
     `tags` are what the session wrote lately, and `forgotten` is the newest position of what it wrote before
-    and no longer knows by name. `writer` is the process that did all of it, or 0 when that is not known: in
-    that process what is cached is no older, since it has forgotten there what was written. `changed` tells
-    whether it holds anything that the caller's token did not.
+    and no longer knows by name. `writer` is who did all of it (Writer.id), or 0 when that is not known: what
+    that one has cached is no older, since it forgot at once what was written. `changed` tells whether it
+    holds anything that the caller's token did not.
     """
 
     __slots__ = ("changed", "forgotten", "positions", "tags", "writer")
@@ -96,23 +91,18 @@ class Bookmark:
         self.writer = 0
         self.changed = False
 
-    @property
-    def demands(self) -> bool:
-        """Whether the session has written anything that a cache of this process may not know of."""
-        return bool(self.tags or self.forgotten is not ZERO) and self.writer != _process
+    def demands(self, writer: Writer) -> bool:
+        """Whether the session has written anything that this one's cache may not know of."""
+        return bool(self.tags or self.forgotten is not ZERO) and self.writer != writer.id
 
     def position(self, shard: str) -> Position | None:
         """What must at least be visible on this shard, or None when the session has no demand."""
         return self.positions.get(shard)
 
-    def raise_to(
-        self, shard: str, position: Position, tags: Iterable[str] = (), *, here: bool = False
-    ) -> None:
-        """Note that this session has written or seen `position`; `tags` are what it wrote, `here` if it was
-        through this process, whose cache then forgets the same tags at once."""
+    def raise_to(self, shard: str, position: Position, tags: Iterable[str] = (), *, writer: int = 0) -> None:
+        """Note that this session has written or seen `position`; `tags` are what it wrote, by `writer`."""
         if tags:
-            first = not self.tags and self.forgotten is ZERO
-            self.writer = _process if here and (first or self.writer == _process) else 0
+            self._written_by(writer)
         held = self.positions.get(shard)
         if held is None or held < position:
             self.positions[shard] = position
@@ -122,6 +112,10 @@ class Bookmark:
             deadline = deadline or time.time() + TAG_LIFETIME_S
             self.tags[tag_hash(tag)] = (position, deadline)
             self.changed = True
+
+    def _written_by(self, writer: int) -> None:
+        first = not self.tags and self.forgotten is ZERO
+        self.writer = writer if first or self.writer == writer else 0
 
     def tag_floor(self, tag: str) -> Position | None:
         """The position of this session's own latest write to `tag`, while it is fresh."""
@@ -136,8 +130,7 @@ class Bookmark:
     def merge(self, other: Bookmark) -> None:
         """Take over whatever the other knows better."""
         if other.tags or other.forgotten is not ZERO:
-            mine_first = not self.tags and self.forgotten is ZERO
-            self.writer = other.writer if mine_first or self.writer == other.writer else 0
+            self._written_by(other.writer)
         if other.forgotten > self.forgotten:
             self.forgotten = other.forgotten
             self.changed = True

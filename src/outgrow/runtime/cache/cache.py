@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Bookmark, Position
+from outgrow.runtime.bookmark import Bookmark, Position, Writer
 from outgrow.runtime.cache.memory import Entry, Note, Reading, Tag, entries
 from outgrow.runtime.events import Events
 
@@ -49,12 +49,18 @@ class Cache:
     """
 
     def __init__(
-        self, settings: endpoints.Cache, events: Events, *, position: Callable[[], Position]
+        self,
+        settings: endpoints.Cache,
+        events: Events,
+        *,
+        position: Callable[[], Position],
+        writer: Writer | None = None,
     ) -> None:
         self.enabled = settings.engine != "off" and settings.entries_max > 0
         self._entries = entries(settings.entries_max)
         self._events = events
         self._position = position
+        self._writer = writer or Writer()
         # A tag is remembered while an entry or a load refers to it. A load that begins later begins
         # at or after the invalidation's position, so what is forgotten is not missed.
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
@@ -86,7 +92,7 @@ class Cache:
             else:
                 scope = request.current.get()
                 if (
-                    scope is None or not scope.bookmark.demands or entry.covers(scope.bookmark)
+                    scope is None or not scope.bookmark.demands(self._writer) or entry.covers(scope.bookmark)
                 ) and request.unit_of_work.get() is None:
                     around = _around.get()
                     if around is not None:
@@ -151,8 +157,7 @@ class Cache:
     async def _join_or_load(
         self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str], outcome: str
     ) -> Any:
-        scope = request.current.get()
-        bookmark = scope.bookmark if scope is not None else None
+        bookmark = self._demanding(request.current.get())
         while True:
             running = self._loads.get(key)
             if running is None or not running.serves(bookmark):
@@ -224,7 +229,7 @@ class Cache:
     def _held(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that may be served to this caller at once."""
         scope = request.current.get()
-        bookmark = scope.bookmark if scope is not None and scope.bookmark.demands else None
+        bookmark = self._demanding(scope)
         around, now, get = _around.get(), monotonic(), self._entries.get
         found = {}
         for key in keys:
@@ -243,6 +248,12 @@ class Cache:
             found[key] = entry.value
         return found
 
+    def _demanding(self, scope: request.Scope | None) -> Bookmark | None:
+        """The caller's bookmark, if anything here could be too old for it."""
+        if scope is None or not scope.bookmark.demands(self._writer):
+            return None
+        return scope.bookmark
+
     def _holds_newer(self, key: str, position: Position) -> bool:
         """Two loads overlapped, since the one that began first could not serve the other's session."""
         held: Entry | None = self._entries.get(key)
@@ -254,7 +265,7 @@ class Cache:
         note = self._note(key, tags)
         position = self._position()
         scope = request.current.get()
-        if scope is not None and scope.bookmark.demands:
+        if scope is not None and scope.bookmark.demands(self._writer):
             floor = scope.bookmark.floor([tag.hash for tag, _ in note]) or position
             position = max(position, floor, scope.bookmark.forgotten)
         return note, position

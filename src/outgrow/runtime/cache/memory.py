@@ -7,7 +7,7 @@ from typing import Any
 
 from cachebox import LRUCache
 
-from outgrow.runtime.bookmark import ZERO, Bookmark, Position, tag_hash, this_process
+from outgrow.runtime.bookmark import ZERO, Bookmark, Position, tag_hash
 
 
 class Tag:
@@ -59,8 +59,6 @@ class Reading:
 
     def covers(self, bookmark: Bookmark) -> bool:
         """Whether the session wrote none of these tags after they were read."""
-        if bookmark.writer == this_process():
-            return True  # it has taken effect here when the writer was answered
         if bookmark.forgotten > min(self.older.values(), default=self.position):
             return False
         if not self.older:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from outgrow import endpoints
 from outgrow.errors import Misuse
-from outgrow.runtime.bookmark import Position
+from outgrow.runtime.bookmark import Position, Writer
 from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.routing import Level, merge
 from outgrow.runtime.database.staging import Staging
@@ -55,6 +55,7 @@ class Database:
         events: Events,
         ids: Ids,
         headers: Callable[[], str],
+        writer: Writer | None = None,
     ) -> None:
         if len(settings.shards) != 1 or len(settings.shards[0].nodes) != 1:
             raise Misuse(
@@ -64,7 +65,8 @@ class Database:
         self._events = events
         self._staging = Staging(ids, headers)
         self._primary = connect(settings, passwords, events)
-        self._shard = Shard(settings.shards[0].name, self._primary, Gate(settings.checkout_timeout_s))
+        gate = Gate(settings.checkout_timeout_s)
+        self._shard = Shard(settings.shards[0].name, self._primary, gate, writer or Writer())
         self._retired: set[asyncio.Task[None]] = set()
 
     @property

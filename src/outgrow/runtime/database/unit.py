@@ -22,7 +22,7 @@ import msgspec
 
 from outgrow.errors import Conflict, DatabaseError, UnitOfWorkClosed
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Position
+from outgrow.runtime.bookmark import Position, Writer
 from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.staging import Staging, put_once
 from outgrow.runtime.events import Events
@@ -224,12 +224,13 @@ class Read(Unit, eq=False):
 class Shard:
     """One shard as this process sees it. The primary may be another one after the gate was held."""
 
-    __slots__ = ("gate", "name", "primary")
+    __slots__ = ("gate", "name", "primary", "writer")
 
-    def __init__(self, name: str, primary: Node, gate: Gate) -> None:
+    def __init__(self, name: str, primary: Node, gate: Gate, writer: Writer) -> None:
         self.name = name
         self.primary = primary
         self.gate = gate
+        self.writer = writer
 
 
 class Write(Unit, eq=False, kw_only=True):
@@ -359,7 +360,7 @@ class Write(Unit, eq=False, kw_only=True):
         scope = request.current.get()
         if scope is not None:
             scope.wrote = True
-            scope.bookmark.raise_to(self._shard.name, position, self._tags, here=True)
+            scope.bookmark.raise_to(self._shard.name, position, self._tags, writer=self._shard.writer.id)
         for effect in self._effects:
             effect(position)
         for message in self._messages:
