@@ -1,7 +1,8 @@
 """Makes the pictures of the dashboard in docs/images from the running product: python scripts/screenshots.py
 
-The RealWorld example runs at stage 1 and at stage 2, is loaded by `outgrow load` for a while, and Debian's
-Chromium looks at its dashboard: apt-get install chromium chromium-driver.
+The RealWorld example runs at stages 1, 2 and 4, is loaded by `outgrow load` for a while, and Debian's
+Chromium looks at its dashboard: apt-get install chromium chromium-driver. Names of stages after the command
+make theirs alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ RATE = 150
 LOADED_S = 130
 """Long enough that the charts and the tables of the last minute are full."""
 
+SERVERS = 4
+"""At the stages with a balancer: two at first, the others come while it is under load."""
+
 SEARCHED = "articles/feed"
 """Among the slow requests: these have several parts to show."""
 
@@ -61,6 +65,7 @@ STAGES: dict[str, tuple[Picture, ...]] = {
         Picture("dashboard-dark", scheme="dark", tab="requests"),
         Picture("dashboard-phone", device=PHONE, height=1500),
     ),
+    "load-balancer": (Picture("dashboard-stage-4"),),
 }
 
 
@@ -77,7 +82,10 @@ def fleet(stage: str) -> Iterator[None]:
             load = subprocess.Popen(
                 [*map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            time.sleep(LOADED_S)
+            time.sleep(LOADED_S / 2)
+            if stage == "load-balancer":
+                call("scale", f"app={SERVERS}", "-C", place)
+            time.sleep(LOADED_S / 2)
             yield
             load.terminate()
             load.wait(30)
@@ -143,7 +151,8 @@ def main() -> int:
     """Make them all. Returns the exit code."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with chromium() as window:
-        for stage, pictures in STAGES.items():
+        for stage in sys.argv[1:] or STAGES:
+            pictures = STAGES[stage]
             with fleet(stage):
                 for picture in pictures:
                     take(window, picture)

@@ -95,7 +95,12 @@ def test_what_was_not_confirmed_is_not_done_and_the_keyboard_is_enough(
     page.switch_to.active_element.send_keys(Keys.ENTER)
     ActionChains(page).send_keys(Keys.ESCAPE).perform()
     wait_until(lambda: not asked(page), "the question gone again")
+    page.find_element("css selector", "#actions .run").click()
+    assert asked(page) and "SIGKILL of every process of one server" in text(page, "confirm-text")
+    ActionChains(page).send_keys(Keys.ESCAPE).perform()
+    wait_until(lambda: not asked(page), "the question of the drill gone")
     assert (many.directory / "outgrow.toml").read_text() == before
+    assert not [event for event in many.events() if event["kind"] == "drill"]
     fewer = page.find_element("css selector", "#actions button:first-child")
     run(page, "arguments[0].focus()", fewer)
     page.switch_to.active_element.send_keys(Keys.ENTER)

@@ -37,11 +37,16 @@ class Page:
         }
 
     def send(
-        self, *, method: str = "POST", body: bytes = BODY, headers: Mapping[str, str | None] = NONE
+        self,
+        path: str = "/api/scale",
+        *,
+        method: str = "POST",
+        body: bytes = BODY,
+        headers: Mapping[str, str | None] = NONE,
     ) -> httpx.Response:
         """`headers` are changed or, where they are None, left out."""
         sent = {name: value for name, value in (self.headers | dict(headers)).items() if value is not None}
-        return httpx.request(method, f"{self.url}/api/scale", headers=sent, content=body, timeout=5)
+        return httpx.request(method, f"{self.url}{path}", headers=sent, content=body, timeout=5)
 
 
 @pytest.fixture
@@ -85,9 +90,10 @@ def test_the_cookie_is_for_this_page_alone(page: Page) -> None:
     ids=str,
 )
 def test_others_are_refused(page: Page, changes: dict[str, str | None]) -> None:
-    answer = page.send(headers=changes)
-    assert answer.status_code == 403 and answer.text.startswith("Refused: ")
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+    for path in ("/api/scale", "/api/drill"):
+        answer = page.send(path, headers=changes)
+        assert answer.status_code == 403 and answer.text.startswith("Refused: ")
+        assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
 def test_the_cookie_of_another_name_or_process_is_refused(page: Page) -> None:
@@ -101,7 +107,7 @@ def test_the_cookie_of_another_name_or_process_is_refused(page: Page) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_only_post_changes_anything(page: Page, method: str) -> None:
-    assert page.send(method=method).status_code == 405
+    assert page.send(method=method).status_code == page.send("/api/drill", method=method).status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ print(answer.status, answer.read().decode())
         [sys.executable, "-c", code, asked], capture_output=True, text=True, check=True, timeout=30
     )
     possible, refused = done.stdout.splitlines()
-    assert json.loads(possible) == {"allowed": False, "why": ONLY, "token": ""}
+    assert json.loads(possible) == {**page.said, "allowed": False, "why": ONLY, "token": ""}
     assert refused == f"403 Refused: {ONLY}."
 
 
@@ -150,6 +156,18 @@ def test_the_command_refuses_what_it_always_refuses_and_the_page_says_so(
     assert page.send(body=b'{"servers": 0}').status_code == 202
     assert page.send().status_code == 409, "one at a time"
     wait_until(lambda: action(watched)["outcome"] == "failed", "its end")
+
+
+def test_a_drill_is_one_that_can_be_run_from_here(page: Page, watched: Watched) -> None:
+    listed = {drill["name"]: drill["does"] for drill in page.said["drills"]}
+    assert "SIGKILL" in listed["kill-server"] and "kill-supervisor" not in listed
+    for name in ("kill-supervisor", "nothing", "--help", ""):
+        assert page.send("/api/drill", body=json.dumps({"name": name}).encode()).status_code == 409
+    assert page.send("/api/drill", body=b'{"name": "kill-server"}').status_code == 202
+    wait_until(lambda: action(watched)["outcome"] == "failed", "its end")
+    assert "load.toml" in action(watched)["line"], "this application has no load for it"
+    told = [event["text"] for event in watched.events() if event["kind"] == "drill"]
+    assert told[0].startswith("kill-server has begun: SIGKILL") and told[-1].startswith("kill-server: ")
 
 
 def action(fleet: Watched) -> Any:

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from outgrow.chaos import drills
 from outgrow.dashboard.snapshot import Action
 from outgrow.errors import Misuse
 
@@ -26,18 +27,35 @@ LOG_BYTES_MAX = 1024 * 1024
 WORDS_MAX = 300
 
 
+ELSEWHERE = {"kill-supervisor"}
+"""Drills that would end the dashboard, and themselves with it: the command runs them."""
+
+
 class Scale(msgspec.Struct, forbid_unknown_fields=True):
     """What /api/scale is sent."""
 
     servers: int
 
 
-class Actions:
-    """The last action of one fleet's dashboard."""
+class Drill(msgspec.Struct, forbid_unknown_fields=True):
+    """What /api/drill is sent."""
 
-    def __init__(self, directory: Path, logs: Path) -> None:
+    name: str
+
+
+def possible_drills() -> list[dict[str, str]]:
+    """Those that may be started from here: name, what it does, what it needs."""
+    found = [drills.find(name) for name in drills.TABLE if name not in ELSEWHERE]
+    return [{"name": each.name, "does": each.does, "needs": each.needs} for each in found]
+
+
+class Actions:
+    """The last action of one fleet's dashboard. `tell` makes an event of what leaves no line in the audit."""
+
+    def __init__(self, directory: Path, logs: Path, tell: Callable[[str, str], None]) -> None:
         self._directory = directory
         self._log = logs / LOG
+        self._tell = tell
         self._began_at = 0
         self._last: Action | None = None
         self._running: asyncio.Task[None] | None = None
@@ -55,6 +73,14 @@ class Actions:
             f"Scaling to {wanted.servers} servers",
             ("scale", f"app={wanted.servers}", "-C", str(self._directory), "--json"),
         )
+
+    def drill(self, wanted: Drill) -> None:
+        """One drill, to its verdict. Raises Misuse where there is none, or while something else is done."""
+        drill = drills.find(wanted.name)
+        if drill.name in ELSEWHERE:
+            raise Misuse(f"{drill.name} would end this dashboard", hint=f"`outgrow drill {drill.name}`")
+        self._start(f"Drill {drill.name}", ("drill", drill.name, str(self._directory), "--yes"))
+        self._tell("drill", f"{drill.name} has begun: {drill.does}")
 
     async def close(self) -> None:
         """End what is under way."""
@@ -101,6 +127,8 @@ class Actions:
     def _ended(self, outcome: Literal["done", "failed"], line: str) -> None:
         assert self._last is not None
         self._last = msgspec.structs.replace(self._last, ended=time.time(), outcome=outcome, line=line)
+        if self._last.says.startswith("Drill"):
+            self._tell("drill", f"{self._last.says.removeprefix('Drill ')}: {line}")
 
     def _said(self) -> str:
         """The last line that it has written, in words."""
@@ -108,7 +136,8 @@ class Actions:
             size = log.seek(0, 2)
             log.seek(max(self._began_at, size - TAIL_BYTES))
             lines = [line for line in log.read().split(b"\n")[:-1] if line.strip()]
-            return words(lines[-1]) if lines else ""
+            hint = len(lines) > 1 and lines[-1].strip().startswith("→".encode())
+            return words(lines[-2] + lines[-1] if hint else lines[-1]) if lines else ""
         return ""
 
 

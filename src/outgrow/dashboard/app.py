@@ -5,6 +5,7 @@
 /api/requests      slow and failed   /api/history   series over time
 /api/events        what happened     /api/logs      what is new in the nodes' logs
 /api/actions       what may be done  /api/scale     POST: so many application servers
+                                     /api/drill     POST: a drill, to its verdict
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from outgrow.dashboard import logs
-from outgrow.dashboard.actions import Actions, Scale
+from outgrow.dashboard.actions import Actions, Drill, Scale, possible_drills
 from outgrow.dashboard.gather import Gatherer
 from outgrow.dashboard.guard import Guard
 from outgrow.dashboard.stream import Stream
@@ -40,7 +41,7 @@ HISTORY_S_MAX = 7200
 POINTS_MAX = 600
 PAGE_MAX = 200
 SENT_BYTES_MAX = 1024
-SCALE = "/api/scale"
+SCALE, DRILL = "/api/scale", "/api/drill"
 WORST = ("p50", "p95", "p99", "query_p99", "wait_p99", "errors")
 WORST_OF_EACH = ("p99:", "state:")
 """Of these series the highest value of a step is shown: a mean would hide what matters."""
@@ -82,7 +83,9 @@ class App:
         self.stream = Stream(self._render)
         self._gatherer = Gatherer(directory, looked=self.stream.publish)
         self._guard = Guard(enabled=actions)
-        self._actions = Actions(directory, log_folder)
+        self._actions = Actions(
+            directory, log_folder, lambda kind, text: self._gatherer.events.add(time.time(), kind, text)
+        )
         self._logs = log_folder
         self._files = files()
         self._answers: Mapping[str, Callable[[Query], bytes]] = {
@@ -99,9 +102,9 @@ class App:
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             return
-        elif scope["method"] == "POST" and scope["path"] == SCALE:
+        elif scope["method"] == "POST" and scope["path"] in (SCALE, DRILL):
             await self._act(scope, receive, send)
-        elif scope["method"] not in ("GET", "HEAD") or scope["path"] == SCALE:
+        elif scope["method"] not in ("GET", "HEAD") or scope["path"] in (SCALE, DRILL):
             await _answer(scope, send, 405, "text/plain", b"Method Not Allowed", ((b"allow", b"GET, HEAD"),))
         elif not _may_ask(scope):
             await _answer(scope, send, 403, "text/plain", b"This dashboard answers its own machine alone.")
@@ -136,7 +139,7 @@ class App:
             await _answer(scope, send, 403, "text/plain", f"Refused: {why}.".encode())
             return
         try:
-            self._actions.scale(msgspec.json.decode(await _body(receive), type=Scale))
+            self._begin(scope["path"], await _body(receive))
         except msgspec.DecodeError as error:
             await _answer(scope, send, 400, "text/plain", f"Not a request: {error}".encode())
         except Misuse as error:
@@ -145,11 +148,19 @@ class App:
             self.stream.publish()
             await _answer(scope, send, 202, JSON, msgspec.json.encode(self._actions.now))
 
+    def _begin(self, path: str, body: bytes) -> None:
+        if path == SCALE:
+            self._actions.scale(msgspec.json.decode(body, type=Scale))
+        else:
+            self._actions.drill(msgspec.json.decode(body, type=Drill))
+
     def _possible(self, scope: ASGIScope) -> bytes:
         """What this caller may do, and the token for it."""
         why = self._guard.closed_to(scope)
         token = "" if why else self._guard.token
-        return msgspec.json.encode({"allowed": not why, "why": why, "token": token})
+        return msgspec.json.encode(
+            {"allowed": not why, "why": why, "token": token, "drills": possible_drills()}
+        )
 
     async def _stream(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if self.stream.full:

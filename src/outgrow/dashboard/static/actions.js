@@ -10,7 +10,10 @@ export class Actions {
     this.asked = false;
     this.fewer = this.button("−", "One application server fewer", () => this.scale(-1));
     this.more = this.button("+", "One application server more", () => this.scale(1));
-    byId("actions").append(this.fewer, this.more);
+    this.drills = element("select", { id: "drills", "aria-label": "Drill" });
+    this.run = element("button", { type: "button", class: "run" }, "Run drill");
+    this.run.addEventListener("click", () => this.drill());
+    byId("actions").append(this.drills, this.run, this.fewer, this.more);
     this.load();
   }
 
@@ -26,6 +29,7 @@ export class Actions {
       const answer = await fetch("/api/actions");
       this.may = answer.ok ? await answer.json() : null;
     } catch { this.may = null; }
+    this.drills.replaceChildren(...(this.may?.drills ?? []).map((drill) => element("option", { value: drill.name, title: drill.does }, drill.name)));
   }
 
   show(snapshot) {
@@ -35,7 +39,7 @@ export class Actions {
     byId("actions").hidden = !balanced || !this.may?.allowed;
     const count = this.servers.length;
     this.fewer.disabled = busy || count <= 1;
-    this.more.disabled = busy;
+    this.more.disabled = this.run.disabled = this.drills.disabled = busy;
     this.showOutcome(snapshot.action, snapshot.at);
   }
 
@@ -65,6 +69,16 @@ export class Actions {
       yes: "Remove a server",
     });
     if (yes) await this.send("/api/scale", { servers: wanted });
+  }
+
+  async drill() {
+    const drill = this.may.drills.find((each) => each.name === this.drills.value);
+    const yes = await this.confirm({
+      title: `Run the drill ${drill.name}?`,
+      text: `It hurts what runs, under load of its own: ${drill.does}. It needs ${drill.needs}. What it has done is undone at its end; users of this fleet may notice.`,
+      yes: "Hurt it",
+    });
+    if (yes) await this.send("/api/drill", { name: drill.name });
   }
 
   confirm({ title, text, yes }) {
