@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,9 @@ def fleet(stage: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="outgrow-pictures-") as folder:
         place = Path(folder) / "conduit"
         shutil.copytree(ROOT / "examples" / "conduit", place, ignore=shutil.ignore_patterns(".outgrow"))
-        call("up", place, "--stage", stage, "--detach", "--port", PORT)
+        file = place / "outgrow.toml"
+        file.write_text(re.sub(r'^stage = ".*"', f'stage = "{stage}"', file.read_text(), flags=re.MULTILINE))
+        call("up", place, "--detach", "--port", PORT)
         try:
             call("seed", place, "--", "--users", 200, "--articles", 2000, "--comments", 5000)
             arguments = [*COMMAND, "load", place, "--rate", RATE, "--duration", LOADED_S * 3]

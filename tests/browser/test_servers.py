@@ -101,7 +101,7 @@ def test_what_was_not_confirmed_is_not_done_and_the_keyboard_is_enough(
     wait_until(lambda: not asked(page), "the question of the drill gone")
     assert (many.directory / "outgrow.toml").read_text() == before
     assert not [event for event in many.events() if event["kind"] == "drill"]
-    fewer = page.find_element("css selector", "#actions button:first-child")
+    fewer = page.find_element("css selector", "#actions .icon")
     run(page, "arguments[0].focus()", fewer)
     page.switch_to.active_element.send_keys(Keys.ENTER)
     ActionChains(page).send_keys(Keys.TAB, Keys.ENTER).perform()

@@ -163,7 +163,8 @@ def test_a_drill_is_one_that_can_be_run_from_here(page: Page, watched: Watched) 
     assert "SIGKILL" in listed["kill-server"] and "kill-supervisor" not in listed
     for name in ("kill-supervisor", "nothing", "--help", ""):
         assert page.send("/api/drill", body=json.dumps({"name": name}).encode()).status_code == 409
-    assert page.send("/api/drill", body=b'{"name": "kill-server"}').status_code == 202
+    begun = page.send("/api/drill", body=b'{"name": "kill-server"}')
+    assert (begun.status_code, begun.json()["outcome"], begun.json()["line"]) == (202, "running", "")
     wait_until(lambda: action(watched)["outcome"] == "failed", "its end")
     assert "load.toml" in action(watched)["line"], "this application has no load for it"
     told = [event["text"] for event in watched.events() if event["kind"] == "drill"]

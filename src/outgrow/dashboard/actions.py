@@ -92,8 +92,17 @@ class Actions:
     def _start(self, says: str, arguments: Sequence[str]) -> None:
         if self._running is not None and not self._running.done():
             raise Misuse("something else is being done: wait for it")
+        self._began_at = self._begin_log()
         self._last = Action(says=says, began=time.time(), ended=None, outcome="running", line="")
         self._running = asyncio.create_task(self._run(arguments))
+
+    def _begin_log(self) -> int:
+        """Where the next command's lines begin. A long log is emptied."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > LOG_BYTES_MAX:
+                self._log.write_bytes(b"")
+            return self._log.stat().st_size
+        return 0
 
     async def _run(self, arguments: Sequence[str]) -> None:
         code = 1
@@ -105,9 +114,7 @@ class Actions:
             self._ended("done" if code == 0 else "failed", self._said())
 
     async def _command(self, arguments: Sequence[str]) -> int:
-        long = self._log.exists() and self._log.stat().st_size > LOG_BYTES_MAX
-        with self._log.open("wb" if long else "ab") as log:
-            self._began_at = log.tell()
+        with self._log.open("ab") as log:
             command = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",

@@ -22,8 +22,8 @@ FRONT = ("edge", "balancer", "application")
 BEHIND = ("sessions", "cache", "queue", "database")
 """What the application asks."""
 
-DRAWN_MAX = 2
-"""With more servers than this, what is inside each is said in words."""
+DRAWN_MAX = 1
+"""Of more servers than this, what is inside each is said in words."""
 
 ENGINES = {
     "sqlite": "SQLite",
@@ -177,7 +177,7 @@ def _add_database(
 def _add_parts(
     boxes: list[Box], notes: dict[str, str], document: Endpoints, tallies: Mapping[str, Tally]
 ) -> None:
-    """Tiers inside the application's processes: drawn in one or two servers, said of more."""
+    """Tiers inside the application's processes: drawn in a single server, said of several."""
     hosts = [box for box in boxes if box.tier == "application"]
     cached, workers = document.cache.engine == "memory", document.queue.workers
     if len(hosts) > DRAWN_MAX:

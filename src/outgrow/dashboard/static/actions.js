@@ -93,6 +93,7 @@ export class Actions {
 
   async send(path, what) {
     this.refused = "";
+    this.fewer.disabled = this.more.disabled = this.run.disabled = true;  // until the next snapshot says how it is
     try {
       const headers = { "content-type": "application/json", "outgrow-token": this.may.token };
       const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(what) });
