@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pgbouncer import Pooler
 from tests.support.postgres import PostgresServer
 
 
@@ -22,10 +23,24 @@ def postgres_server() -> Iterator[PostgresServer]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def pooler(postgres_server: PostgresServer) -> Iterator[Pooler]:
+    """One PgBouncer before it."""
+    made = Pooler(postgres_server)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
+    """An empty database of each kind; "pgbouncer" is for suites that ask for it."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
+    if request.param == "pgbouncer":
+        pooler: Pooler = request.getfixturevalue("pooler")
+        return pooler.create_database()
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return server.create_database()

@@ -31,11 +31,15 @@ T = TypeVar("T")
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One database server. The URL carries no password."""
+    """One database server. The URL carries no password.
+
+    `pooled`: at the URL is a pooler that gives each transaction, and not each client, a connection.
+    """
 
     name: str
     url: str
     role: Literal["primary", "replica"] = "primary"
+    pooled: bool = False
 
 
 class Shard(msgspec.Struct, frozen=True):
@@ -232,19 +236,21 @@ def from_topology(
     *,
     epoch: int = 1,
     database_url: str | None = None,
+    pooled: bool = False,
     sessions_url: str | None = None,
     secrets_file: str | None = None,
     control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `database_url` and `sessions_url` are where the fleet runs these tiers; without them the topology's
-    own url or file counts. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when
+    `database_url` and `sessions_url` are where the fleet runs these tiers, the database behind a pooler
+    if it is `pooled`; without them the topology's own url or file counts. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when
     neither says where the database is.
     """
     settings = topology.database
     url = database_url or settings.url
     if url is not None:
+        pooled = pooled or (database_url is None and settings.pooler == "pgbouncer")
         url, _ = split_password(url)
     elif settings.file is not None:
         url = f"sqlite:///{directory / settings.file}"
@@ -260,7 +266,7 @@ def from_topology(
         consistency=topology.application.consistency,
         database=Database(
             engine=settings.engine,
-            shards=(Shard("0", (Node("db", url),)),),
+            shards=(Shard("0", (Node("db", url, pooled=pooled),)),),
             pool=settings.pool,
             statement_timeout_s=settings.statement_timeout,
             checkout_timeout_s=settings.checkout_timeout,

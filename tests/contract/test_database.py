@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from outgrow import errors
 from outgrow.endpoints import Database as Settings
-from outgrow.endpoints import Node, Shard
+from outgrow.endpoints import Shard
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.database.database import Database
@@ -19,6 +19,9 @@ from outgrow.runtime.database.migrate import migrate
 from outgrow.runtime.events import Events
 from outgrow.runtime.ids import Ids
 from outgrow.runtime.scope import Message, Scope
+from tests.support.pgbouncer import node
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgres", "pgbouncer"], indirect=True)
 
 metadata = sa.MetaData()
 things = sa.Table(
@@ -81,7 +84,7 @@ async def db(database_url: str) -> AsyncIterator[Database]:
 def open_database(url: str, events: Events | None = None, **settings: object) -> Database:
     engine = "sqlite" if url.startswith("sqlite") else "postgres"
     return Database(
-        Settings(engine=engine, shards=(Shard("0", (Node("db", url),)),), checkout_timeout_s=1.0, **settings),  # type: ignore[arg-type]
+        Settings(engine=engine, shards=(Shard("0", (node(url),)),), checkout_timeout_s=1.0, **settings),  # type: ignore[arg-type]
         passwords={},
         events=events or Events(),
         ids=Ids(),

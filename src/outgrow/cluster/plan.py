@@ -39,6 +39,13 @@ def runs_redis(topology: Topology) -> bool:
     return topology.sessions.engine == "redis" and topology.sessions.url is None
 
 
+def runs_pgbouncer(topology: Topology) -> bool:
+    """Whether the processes of this topology share connections to the fleet's own PostgreSQL."""
+    from outgrow.engines.postgres import pooled
+
+    return runs_postgres(topology) and pooled(topology)
+
+
 def plan(
     topology: Topology,
     placement: Placement,
@@ -57,6 +64,12 @@ def plan(
         postgres = Postgres(topology, placement)
         servers, url = tuple(capped(each, topology) for each in postgres.workloads()), postgres.url
         application.owner_url, application.after = postgres.owner_url, (postgres.last,)
+    if pooled := runs_pgbouncer(topology):
+        from outgrow.engines.pgbouncer import PgBouncer
+
+        pooler = PgBouncer(topology, placement)
+        servers, url = (*servers, *(capped(each, topology) for each in pooler.workloads())), pooler.url
+        application.after = (*application.after, pooler.last)
     sessions_url = None
     if runs_redis(topology):
         from outgrow.engines.redis import Redis
@@ -70,6 +83,7 @@ def plan(
         placement.application,
         epoch=epoch,
         database_url=url,
+        pooled=pooled,
         sessions_url=sessions_url,
         secrets_file=str(placement.secrets),
         control=str(placement.control),
@@ -84,9 +98,10 @@ def needs(topology: Topology) -> tuple[tuple[int, int], ...]:
     port = OWN_PORT + 1
     if not runs_postgres(topology):
         return ((1, port), (ALONE, port), (FIRST, port))
+    from outgrow.engines.pgbouncer import PORT as POOLER_PORT
     from outgrow.engines.postgres import PORT
 
-    return ((1, PORT), (ALONE, port), (FIRST, port))
+    return ((1, PORT), (1, POOLER_PORT), (ALONE, port), (FIRST, port))
 
 
 def front(topology: Topology, placement: Placement) -> tuple[Workload, ...]:
@@ -123,10 +138,10 @@ def _balancers(topology: Topology, engine: Envoy | None) -> tuple[Workload, ...]
 
 
 def capped(workload: Workload, topology: Topology) -> Workload:
-    """Every server that the fleet runs is a host of its own, as each application server is."""
+    """Every server that the fleet runs is a host of its own, as each application server is, or says whose."""
     if workload.kind == "job":
         return workload
-    return replace(workload, host=workload.name, cpu=topology.fleet.host_cpu)
+    return replace(workload, host=workload.host or workload.name, cpu=topology.fleet.host_cpu)
 
 
 def continued(document: Endpoints, before: Endpoints | None) -> Endpoints:

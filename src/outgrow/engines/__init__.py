@@ -11,6 +11,7 @@ __all__ = ["TABLE", "Engine", "Placement", "load"]
 
 TABLE = {
     "application": "outgrow.engines.application:Application",
+    "pgbouncer": "outgrow.engines.pgbouncer:PgBouncer",
     "postgres": "outgrow.engines.postgres:Postgres",
     "redis": "outgrow.engines.redis:Redis",
 }

@@ -37,6 +37,9 @@ BESIDES = 40
 ROOM_MIN = 200
 """So that an application can be scaled out for a while before its processes get smaller pools."""
 
+CONNECTIONS = 100
+"""So many the application's processes have of their own; more are shared, by PgBouncer."""
+
 _LIMIT = re.compile(r"^max_connections = '(\d+)'$", re.MULTILINE)
 
 
@@ -53,7 +56,7 @@ class Postgres:
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._installation = find(topology.database.programs)
         self._name = topology.application.name
-        self._room = max(ROOM_MIN, 2 * processes(topology) * topology.database.pool)
+        self._room = ROOM_MIN if pooled(topology) else max(ROOM_MIN, 2 * _wanted(topology))
         self._place = placement
         self._data = placement.data / "postgres"
         self.last = "postgres-provision"
@@ -78,6 +81,16 @@ class Postgres:
         """For migrations."""
         return self._url(f"{self._name}_owner", self._name)
 
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return Address(self._place.host, PORT)
+
+    @property
+    def certificate(self) -> Path | None:
+        """What clients trust, where connections are encrypted."""
+        return self._certificate / "server.crt" if self._installation.tls else None
+
     def workloads(self) -> tuple[Workload, ...]:
         """The data directory, the server, the roles."""
         return (self._initialise(), self._serve(), self._provision())
@@ -95,7 +108,6 @@ class Postgres:
         )
 
     def _serve(self) -> Workload:
-        address = Address(self._place.host, PORT)
         configuration = self._place.data / "postgres.conf"
         access = self._place.data / "postgres-access.conf"
         return Workload(
@@ -114,7 +126,7 @@ class Postgres:
             ),
             after=("postgres-init",),
             # An open port is not enough: while it recovers from a crash it accepts and refuses at once.
-            readiness=Probe("command", address, argv=self._is_ready, timeout_s=300),
+            readiness=Probe("command", self.address, argv=self._is_ready, timeout_s=300),
             restart=Restart(),
             # INT is PostgreSQL's fast shutdown: sessions are ended, nothing has to be recovered.
             stop=Stop("INT", grace_s=30),
@@ -186,6 +198,16 @@ class Postgres:
 
 def _quoted(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "''")
+
+
+def pooled(topology: Topology) -> bool:
+    """Whether the application's processes are to share connections to a server of the fleet's."""
+    pooler = topology.database.pooler
+    return pooler == "pgbouncer" or (pooler == "auto" and _wanted(topology) > CONNECTIONS)
+
+
+def _wanted(topology: Topology) -> int:
+    return processes(topology) * topology.database.pool
 
 
 def room(server: Workload) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from outgrow import endpoints
+from outgrow.engines.scram import verifier
 from outgrow.errors import EXIT_TOLD, EngineMissing, FleetError, OutgrowError, tell
 
 CERTIFICATE_DAYS = "3650"
@@ -94,7 +95,7 @@ async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
     server = await asyncpg.connect(url, password=passwords["admin"], timeout=30)
     try:
         for role, kind in ((owner, "migrations"), (name, "*")):
-            await _ensure_role(server, role, passwords[kind])
+            await _ensure_role(server, role, verifier(role, passwords[kind]))
         if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
             await server.execute(f'CREATE DATABASE "{name}" OWNER "{owner}"')
         await server.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
@@ -121,16 +122,16 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
 """
 
 
-async def _ensure_role(server: Any, role: str, password: str) -> None:
-    """A role statement takes no parameters. The name is checked by the topology, the password is hex."""
-    if not (role.replace("_", "").isalnum() and password.isalnum()):
-        raise FleetError(f"role {role}: its name or password has signs that do not belong there")
+async def _ensure_role(server: Any, role: str, secret: str) -> None:
+    """A role statement takes no parameters. The name is checked by the topology, the secret is ours."""
+    if not role.replace("_", "").isalnum():
+        raise FleetError(f"role {role}: its name has signs that do not belong there")
     known = await server.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
     verb = "ALTER" if known else "CREATE"
     rights = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
-    # The server would log the statement with its password, were it to fail or to be slow.
+    # The server would log the statement with its secret, were it to fail or to be slow.
     await server.execute("SET log_min_duration_statement = -1; SET log_min_error_statement = panic")
-    await server.execute(f"{verb} ROLE \"{role}\" {rights} PASSWORD '{password}'")
+    await server.execute(f"{verb} ROLE \"{role}\" {rights} PASSWORD '{secret}'")
 
 
 def main(arguments: list[str]) -> int:

@@ -164,6 +164,10 @@ class Database(Section, frozen=True):
         Meta(description="folder of a PostgreSQL installation to run instead of the packaged one"),
     ] = None
     pool: Annotated[int, Meta(ge=1, le=1000, description="connections of each process")] = 10
+    pooler: Annotated[
+        Literal["auto", "pgbouncer", "off"],
+        Meta(description="what shares connections between processes; auto: PgBouncer from 101 on"),
+    ] = "auto"
     statement_timeout: Annotated[Duration, Meta(description="a statement that runs longer is cancelled")] = (
         30.0
     )

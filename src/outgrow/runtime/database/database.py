@@ -126,7 +126,7 @@ class Database:
                 f"level={level!r} is no consistency level", hint=f"one of: {', '.join(sorted(LEVELS))}"
             )
         primary = self._primary
-        return Read(primary, _snapshot=True) if snapshot else primary.read(primary)
+        return Read(primary, _begins="snapshot") if snapshot else primary.read(primary)
 
     def write(self, key: object = None) -> Write:
         """A block that is one transaction on the primary: leaving it commits, an exception rolls back."""
@@ -176,10 +176,11 @@ def connect(settings: endpoints.Database, passwords: Mapping[str, str], events: 
 
         return SQLite(node, settings, password, events)
     try:
+        from outgrow.runtime.database.pgbouncer import PgBouncer
         from outgrow.runtime.database.postgres import Postgres
     except ModuleNotFoundError as error:
         raise Misuse("PostgreSQL needs a driver", hint="pip install 'outgrow[postgres]'") from error
-    return Postgres(node, settings, password, events)
+    return (PgBouncer if node.pooled else Postgres)(node, settings, password, events)
 
 
 async def _close_when_idle(server: Server) -> None:

@@ -15,7 +15,7 @@ import asyncio
 import random
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, cast
@@ -37,6 +37,7 @@ PREPARED_MAX = 256
 """Prepared statements a connection keeps; the oldest goes first. The server holds a plan for each."""
 
 CONNECT_TIMEOUT_S = 3.0
+IDLE_IN_BLOCK_MS = 60_000
 RECONNECT_DELAY_MAX_S = 0.5
 POSITION_PREFIX = "outgrow "
 
@@ -44,7 +45,7 @@ _COMMIT = (
     "COMMIT; SELECT pg_catalog.set_config('application_name', "
     f"'{POSITION_PREFIX}' || pg_catalog.pg_current_wal_insert_lsn(), false)"
 )
-_BEGIN = {"write": "BEGIN READ WRITE", "snapshot": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}
+BEGINS = {"write": "BEGIN READ WRITE", "snapshot": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}
 _IDENTIFY = (
     "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN NULL ELSE "
     "pg_walfile_name(pg_current_wal_insert_lsn()) END, "
@@ -121,9 +122,7 @@ class Connection:
         except Exception as error:
             self._prepared.pop(id(compiled), None)
             raise self._translate(error, compiled.label) from error
-        if compiled.results and rows:
-            return _process(compiled, rows)
-        return cast("list[Row]", rows)
+        return processed(compiled, rows)
 
     async def count(self, compiled: Compiled, parameters: Mapping[str, Any], /) -> int:
         """How many rows it changed; of a SELECT, how many it found."""
@@ -141,8 +140,7 @@ class Connection:
         except Exception as error:
             self._prepared.pop(id(compiled), None)
             raise self._translate(error, compiled.label) from error
-        tail = status.rpartition(" ")[2]
-        return int(tail) if tail.isdigit() else 0
+        return changed(status)
 
     async def many(self, compiled: Compiled, parameters: Sequence[Mapping[str, Any]], /) -> None:
         """One execution for each set of parameters, pipelined."""
@@ -157,9 +155,9 @@ class Connection:
             raise self._translate(error, compiled.label) from error
 
     async def begin(self, mode: str, /) -> None:
-        """`write` or `snapshot`."""
+        """`write`, `snapshot`, or `read` behind a pooler."""
         try:
-            await self.raw.execute(_BEGIN[mode])
+            await self.raw.execute(self._node.begins[mode])
         except Exception as error:
             raise self._translate(error, "BEGIN") from error
 
@@ -176,15 +174,18 @@ class Connection:
                 hint="let the error leave the block, or catch it around `async with tx.savepoint():`",
             )
         try:
-            await self.raw.execute(_COMMIT)
-            told = self.raw.get_settings().application_name
-            if not told.startswith(POSITION_PREFIX):  # a proxy between us keeps ParameterStatus to itself
-                told = POSITION_PREFIX + await self.raw.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+            position = await self._commit()
         except Exception as error:
             raise self._translate(error, "COMMIT") from error
-        position = Position(self.timeline, lsn(told[len(POSITION_PREFIX) :]))
         self._node.position = max(self._node.position, position)
         return position
+
+    async def _commit(self) -> Position:
+        await self.raw.execute(_COMMIT)
+        told = self.raw.get_settings().application_name
+        if not told.startswith(POSITION_PREFIX):  # a proxy between us keeps ParameterStatus to itself
+            told = POSITION_PREFIX + await self.raw.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        return Position(self.timeline, lsn(told[len(POSITION_PREFIX) :]))
 
     async def rollback(self) -> None:
         """End the transaction."""
@@ -208,7 +209,10 @@ class Connection:
 
     def _adapted(self) -> AsyncAdapt_asyncpg_connection:
         adapted = AsyncAdapt_asyncpg_connection(
-            self._node.dialect.dbapi, self.raw, prepared_statement_cache_size=0
+            self._node.dialect.dbapi,
+            self.raw,
+            prepared_statement_cache_size=0,
+            prepared_statement_name_func=self._node.statement_name,
         )
         adapted.set_isolation_level("autocommit")  # the block, not SQLAlchemy, begins and ends it
         return adapted
@@ -231,7 +235,10 @@ class Postgres:
     """The node: a pool of connections to one server."""
 
     engine = "postgres"
-    read = Read
+    read: type[Read] = Read
+    connection = Connection
+    statement_name: Callable[[], str] | None = None
+    """Names the prepared statements of `tx.session`; None leaves it to the driver."""
 
     def __init__(
         self, node: endpoints.Node, settings: endpoints.Database, password: str | None, events: Events
@@ -241,6 +248,7 @@ class Postgres:
         self.dialect.dbapi = PGDialect_asyncpg.import_dbapi()
         self.compiler = Compiler(self.dialect, partial(events.query_finished.bound, node.name))
         self.position = ZERO
+        self.begins = BEGINS
         self._timeline = settings.shards[0].timeline
         self._url = node.url
         self._password = password
@@ -317,7 +325,7 @@ class Postgres:
         broken = True
         try:
             version = connection.raw.get_server_version()
-            await connection.raw.fetchval("SELECT 1", timeout=CONNECT_TIMEOUT_S)
+            await connection.raw.execute("SELECT 1", timeout=CONNECT_TIMEOUT_S)
             broken = False
         except Exception as error:
             raise self.translate(error, "check") from error
@@ -408,28 +416,47 @@ class Postgres:
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=self._statement_timeout_s + 5,
                 record_class=Row,
-                server_settings={
-                    "application_name": "outgrow",
-                    "default_transaction_read_only": "on",
-                    "statement_timeout": str(int(self._statement_timeout_s * 1000)),
-                    "idle_in_transaction_session_timeout": "60000",
-                },
+                **self._options(),
             ),
         )
         try:
-            for kind in ("json", "jsonb"):
-                await raw.set_type_codec(
-                    kind, schema="pg_catalog", encoder=_as_text, decoder=msgspec.json.decode, format="text"
-                )
-            standby, wal_file, position = await raw.fetchrow(_IDENTIFY)
+            connection = await self._get_ready(raw)
         except BaseException:
             raw.terminate()
             raise
-        timeline = 0 if standby else self._timeline + int(wal_file[:8], 16)
+        self._events.connection_opened(self.name)
+        return connection
+
+    def _options(self) -> dict[str, Any]:
+        """Of asyncpg.connect."""
+        return {
+            "server_settings": {
+                "application_name": "outgrow",
+                "default_transaction_read_only": "on",
+                "statement_timeout": self.statement_timeout_ms,
+                "idle_in_transaction_session_timeout": str(IDLE_IN_BLOCK_MS),
+            }
+        }
+
+    @property
+    def statement_timeout_ms(self) -> str:
+        """As the server takes it."""
+        return str(int(self._statement_timeout_s * 1000))
+
+    async def _get_ready(self, raw: asyncpg.Connection[Row]) -> Connection:
+        for kind in ("json", "jsonb"):
+            await raw.set_type_codec(
+                kind, schema="pg_catalog", encoder=_as_text, decoder=msgspec.json.decode, format="text"
+            )
+        standby, wal_file, position = await raw.fetchrow(_IDENTIFY)
+        timeline = 0 if standby else self.timeline(wal_file)
         if not standby:
             self.position = max(self.position, Position(timeline, lsn(position)))
-        self._events.connection_opened(self.name)
-        return Connection(self, raw, timeline)
+        return self.connection(self, raw, timeline)
+
+    def timeline(self, wal_file: str) -> int:
+        """That of a position in this file of the write-ahead log."""
+        return self._timeline + int(wal_file[:8], 16)
 
     def _discard(self, connection: Connection) -> None:
         self._opened -= 1
@@ -474,6 +501,17 @@ async def _close(raw: asyncpg.Connection[Row]) -> None:
 def _as_text(value: str) -> str:
     """SQLAlchemy's JSON type has serialised the value already."""
     return value
+
+
+def changed(status: str) -> int:
+    """How many rows, as the server says it: "UPDATE 3"."""
+    tail = status.rpartition(" ")[2]
+    return int(tail) if tail.isdigit() else 0
+
+
+def processed(compiled: Compiled, rows: list[Row]) -> list[Any]:
+    """The rows as SQLAlchemy's types want them."""
+    return _process(compiled, rows) if compiled.results and rows else rows
 
 
 def _process(compiled: Compiled, rows: Sequence[Row]) -> list[Any]:

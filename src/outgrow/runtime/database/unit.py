@@ -187,13 +187,14 @@ def _first_value(rows: list[Row]) -> Any:
 class Read(Unit, eq=False):
     """A read block: one node, no write. With a snapshot, every statement sees the same moment."""
 
-    _snapshot: bool = False
+    _begins: str = ""
+    """The transaction that it is: "snapshot", "read", or none: every statement is one of its own."""
 
     async def __aenter__(self) -> Self:
         connection = self._node.take() or await self._node.acquire()
-        if self._snapshot:
+        if self._begins:
             try:
-                await connection.begin("snapshot")
+                await connection.begin(self._begins)
             except BaseException:
                 self._node.release(connection, broken=True)
                 raise
@@ -207,12 +208,12 @@ class Read(Unit, eq=False):
         assert connection is not None
         # A cancelled statement may still be under way on this connection: it is not used again.
         broken = error is not None and not isinstance(error, Exception)
-        if self._session is None and not self._snapshot:
+        if self._session is None and not self._begins:
             self._node.release(connection, broken=broken)
             return
         try:
             await self._close_session()
-            if self._snapshot and not broken:
+            if self._begins and not broken:
                 await connection.rollback()
         except BaseException:
             broken = True
