@@ -243,9 +243,9 @@ def from_topology(
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `database_url` and `sessions_url` are where the fleet runs these tiers, the database behind a pooler
-    if it is `pooled`; without them the topology's own url or file counts. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when
-    neither says where the database is.
+    `database_url` and `sessions_url` are where the fleet runs these tiers, and `pooled` whether the first is
+    a pooler's; without them the topology's own url or file counts. A password in a URL is left out: it is in
+    `passwords_of`. Raises Misuse when neither says where the database is.
     """
     settings = topology.database
     url = database_url or settings.url

@@ -276,6 +276,17 @@ def test_a_whole_fleet_is_drawn_from_the_clients_to_the_data() -> None:
     assert "dashboard" not in {box.id for box in drawing.boxes}
 
 
+def test_a_pooler_is_drawn_between() -> None:
+    nodes = [drawn("app-1", "application"), drawn("postgres", "database"), drawn("pgbouncer", "database")]
+    tallies = {"app-1": TALLY}
+    drawing = draw(
+        nodes, front(nodes, tallies), document("postgres", "postgresql://h/a"), tallies, TALLY, None
+    )
+    links = {(link.source, link.target): link.rate for link in drawing.links}
+    assert links["app-1", "pgbouncer"] == links["pgbouncer", "postgres"] == 30
+    assert ("app-1", "postgres") not in links
+
+
 def test_a_database_of_ones_own_is_drawn_although_it_is_no_node() -> None:
     nodes = [drawn("app", "application")]
     drawing = draw(nodes, front(nodes, {}), document("postgres", "postgresql://h/a"), {}, Tally(), None)

@@ -108,16 +108,19 @@ async def test_an_unreachable_server_is_told_with_its_address() -> None:
     assert "secret-word" not in str(error.value)
 
 
-async def test_a_wrong_password_is_told_at_once(postgres_server: PostgresServer) -> None:
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_a_wrong_password_is_told_at_once(
+    postgres_server: PostgresServer, pooled: bool, request: pytest.FixtureRequest
+) -> None:
+    url = postgres_server.url(password="wrong")
+    node = Node("db", request.getfixturevalue("pooler").url(url) if pooled else url, pooled=pooled)
     db = Database(
-        Settings(
-            engine="postgres", shards=(Shard("0", (Node("db", postgres_server.url(password="wrong")),)),)
-        ),
+        Settings(engine="postgres", shards=(Shard("0", (node,)),)),
         passwords={},
         events=Events(),
         ids=Ids(),
         headers=lambda: "{}",
     )
     async with asyncio.timeout(2):
-        with pytest.raises(errors.Unavailable, match="password"):
+        with pytest.raises(errors.Unavailable, match="authentication failed"):
             await db.open()

@@ -231,7 +231,7 @@ def test_refused(fleet: RunningFleet) -> None:
 def test_connections_stay_within_what_the_database_allows(fleet: RunningFleet) -> None:
     """Room for 400 (twice 2 servers with 100 each): 6 servers have 66 each, and are not refused any."""
     with (fleet.directory / "outgrow.toml").open("a") as file:
-        file.write("\n[database]\npool = 100\n")
+        file.write('\n[database]\npool = 100\npooler = "off"\n')
     fleet.end()
     fleet.start()
     assert pools(fleet) == {100}

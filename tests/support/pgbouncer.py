@@ -13,6 +13,7 @@ import pytest
 from outgrow.endpoints import Node
 from outgrow.engines import pgbouncer
 from outgrow.engines.pgbouncer_ready import answers
+from outgrow.engines.postgres import CONNECTIONS
 from outgrow.engines.scram import verifier
 from outgrow.errors import EngineMissing
 from outgrow.workload import Address
@@ -45,9 +46,10 @@ def program() -> Path:
 
 
 class Pooler:
-    """One PgBouncer for every database of a server."""
+    """One PgBouncer for every database of a server, with so many connections to each."""
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: PostgresServer, connections: int = CONNECTIONS) -> None:
+        self._connections = connections
         self._program = program()
         self._server = server
         self.port = free_port()
@@ -58,19 +60,20 @@ class Pooler:
         """Start it and wait until a query goes through."""
         user, secret = self._server.user, verifier(self._server.user, self._server.password)
         self._server.execute(f"ALTER ROLE \"{user}\" PASSWORD '{secret}'")
-        users = self._folder / "pgbouncer-users.txt"
+        users = self._folder / f"pgbouncer-{self.port}-users.txt"
         users.write_text(f'"{user}" "{secret}"\n')
         address, behind = Address(HOST, self.port), Address(HOST, self._server.port)
         text = pgbouncer.configuration(address, behind, user, users, certificate=None, wait_s=5)
         text = text.replace(f"{user} = host", "* = host").replace(f" dbname={user}", "")
-        settings = self._folder / "pgbouncer.ini"
+        text = text.replace(f"_size = {CONNECTIONS}", f"_size = {self._connections}")
+        settings = self._folder / f"pgbouncer-{self.port}.ini"
         settings.write_text(f"{text}server_idle_timeout = 2\n")  # each test has a database of its own
-        with (self._folder / "pgbouncer.log").open("ab") as log:
+        with (self._folder / f"pgbouncer-{self.port}.log").open("ab") as log:
             command = [*unprivileged(), str(self._program), str(settings)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         url = self.url(self._server.url())
         if not asyncio.run(answers(url, self._server.password)):
-            raise RuntimeError((self._folder / "pgbouncer.log").read_text())
+            raise RuntimeError((self._folder / f"pgbouncer-{self.port}.log").read_text())
 
     def url(self, direct: str) -> str:
         """Of a database of the server, through the pooler."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -263,6 +264,18 @@ def test_the_fleet_says_where_its_database_is() -> None:
     with pytest.raises(Misuse, match="needs a PostgreSQL") as caught:
         endpoints.from_topology(parse("stage = 2"), Path("/srv"))
     assert "url" in caught.value.hint
+
+
+def test_a_pooler_is_the_fleets_or_what_the_url_says() -> None:
+    def pooled(text: str, **fleet: Any) -> bool:
+        return endpoints.from_topology(parse(text), Path("/srv"), **fleet).database.shards[0].nodes[0].pooled
+
+    own = '[database]\nurl = "postgresql://app@h/app"\nmigrations_url = "postgresql://owner@h2/app"\n'
+    assert pooled(f'{own}pooler = "pgbouncer"') and not pooled(own)
+    assert pooled("stage = 2", database_url="postgresql://app@127.7.0.1/app", pooled=True)
+    assert not pooled(
+        'stage = 2\n[database]\npooler = "pgbouncer"', database_url="postgresql://app@127.7.0.1/app"
+    ), "the pooler of a fleet may not run yet"
 
 
 def test_the_fleet_says_where_its_sessions_are() -> None:

@@ -220,6 +220,11 @@ CONTRADICTIONS = [
     ('stage = 2\n[database]\nfile = "a.db"', "database.file", "PostgreSQL"),
     ('[database]\nfile = "a.db"\nurl = "postgres://h/d"', "database.file", "PostgreSQL"),
     ('stage = 2\n[database]\nmigrations_url = "postgres://h/d"', "database.migrations_url", "database.url"),
+    (
+        '[database]\npooler = "pgbouncer"\nurl = "postgres://h/d"',
+        "database.pooler",
+        "the database itself",
+    ),
     ('[database]\nprograms = "/bin"\nurl = "postgres://h/d"', "database.programs", "database.url"),
     ('[database]\nurl = "postgres://h/d?password=x"', "database.url", "before the host"),
     (

@@ -155,6 +155,19 @@ def _postgres(topology: Topology | None) -> Iterator[Check]:
         yield _without_root(group, needed=needed)
     if found.tls:
         yield _program(group, "openssl", "apt-get install openssl", needed=needed)
+    yield _pgbouncer(group, topology)
+
+
+def _pgbouncer(group: str, topology: Topology | None) -> Check:
+    """What shares connections between the processes, once they would have too many."""
+    from outgrow.engines import pgbouncer, postgres
+
+    needed = _runs_postgres(topology) and topology is not None and postgres.pooled(topology)
+    try:
+        found = pgbouncer.find()
+    except EngineMissing as error:
+        return _check(group, "PgBouncer", error.message, ok=False, fix=error.hint, needed=needed)
+    return Check(group, "PgBouncer", "ok", str(found))
 
 
 def _envoy(topology: Topology | None) -> Iterator[Check]:

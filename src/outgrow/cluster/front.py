@@ -130,10 +130,12 @@ class Front:
         server = self._supervisor.nodes.get("postgres")
         if server is None:  # a file, or somebody else's server
             return topology.database.pool
-        from outgrow.engines.postgres import room
+        from outgrow.engines import pgbouncer, postgres
 
+        pooled = pgbouncer.NAME in self._supervisor.nodes
+        room = pgbouncer.clients() if pooled else postgres.room(server.workload)
         processes = sum(each.tier == "application" for each in workloads)
-        return share(topology.database.pool, processes, room(server.workload))
+        return share(topology.database.pool, processes, room)
 
     async def _start(self, added: Sequence[Workload]) -> None:
         """Each can do its work when this returns."""

@@ -25,9 +25,13 @@ BEHIND = ("sessions", "cache", "queue", "database")
 DRAWN_MAX = 1
 """Of more servers than this, what is inside each is said in words."""
 
+POOLER = "pgbouncer"
+"""Where it runs, the application asks it, and it asks the database."""
+
 ENGINES = {
     "sqlite": "SQLite",
     "postgres": "PostgreSQL",
+    POOLER: "PgBouncer",
     "memory": "in memory",
     "database": "in the database",
     "redis-sessions": "Redis",
@@ -138,7 +142,11 @@ def _links(boxes: Sequence[Box], front: Front, tallies: Mapping[str, Tally], who
             Link(asker, name, _queries(tallies.get(asker)) if tier == "database" else None)
             for asker in askers
             for name in by_tier[tier]
+            if tier != "database" or name == POOLER or POOLER not in by_tier[tier]
         ]
+    behind = [name for name in by_tier["database"] if name != POOLER]
+    if len(behind) < len(by_tier["database"]):
+        links += [Link(POOLER, name, _queries(whole)) for name in behind]
     return links
 
 

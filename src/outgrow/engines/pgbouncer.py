@@ -8,6 +8,7 @@ PgBouncer does not: it has what PostgreSQL has, and passes the proof of its clie
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -28,8 +29,11 @@ PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/bin")
 INSTALL = 'apt-get install pgbouncer; or write pooler = "off" under [database]'
 READY = "outgrow.engines.pgbouncer_ready"
 
-CLIENTS = 10_000
+CLIENTS_MAX = 10_000
 """Connections of processes, at most. Each needs a few kilobytes and a descriptor."""
+
+BESIDES = CONNECTIONS + 100
+"""Descriptors for everything else."""
 
 
 class PgBouncer:
@@ -64,7 +68,7 @@ class PgBouncer:
             Workload(
                 name=NAME,
                 tier="database",
-                argv=(str(self._program), str(settings)),
+                argv=(*_descriptors(), str(self._program), str(settings)),
                 environment={"OUTGROW_SECRETS": str(self._place.secrets)},
                 files=(
                     File(str(settings), text, 0o600),
@@ -103,7 +107,7 @@ def configuration(
         "pool_mode": "transaction",
         "default_pool_size": CONNECTIONS,
         "max_db_connections": CONNECTIONS,
-        "max_client_conn": CLIENTS,
+        "max_client_conn": clients(),
         "query_wait_timeout": max(1, round(wait_s)),
         # While PostgreSQL restarts: how soon it is tried again, and how long an attempt may take.
         "server_login_retry": 0.2,
@@ -126,6 +130,17 @@ def configuration(
             "",
         ]
     )
+
+
+def clients() -> int:
+    """How many connections processes may have, as this machine's limits allow it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CLIENTS_MAX if hard == resource.RLIM_INFINITY else min(CLIENTS_MAX, hard - BESIDES)
+
+
+def _descriptors() -> tuple[str, ...]:
+    """PgBouncer takes the usual limit of 1024 as it is, and refuses clients beyond it."""
+    return ("prlimit", f"--nofile={clients() + BESIDES}", "--")
 
 
 def find() -> Path:

@@ -218,6 +218,16 @@ RULES = (
         "with a url Outgrow starts no server",
     ),
     Rule(
+        ("database.pooler", "database.url", "database.migrations_url"),
+        lambda topology, given: (
+            topology.database.pooler == "pgbouncer"
+            and bool(topology.database.url)
+            and not topology.database.migrations_url
+        ),
+        "needs migrations_url beside url",
+        "migrations hold a lock longer than a transaction: give them the database itself, not the pooler",
+    ),
+    Rule(
         ("dashboard.port", "application.port"),
         lambda topology, given: topology.dashboard.port == topology.application.port,
         "is the application's own port",

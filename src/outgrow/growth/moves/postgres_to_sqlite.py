@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, runs_postgres
+from outgrow.engines import pgbouncer
 from outgrow.engines.application import Application
 from outgrow.engines.postgres import Postgres
 from outgrow.growth.data.columns import Table, require_movable, require_same
@@ -18,6 +19,7 @@ from outgrow.growth.moves.sqlite_to_postgres import (
     postgres_store,
     require_published,
     sqlite_file,
+    stop_pooler,
     stop_postgres,
 )
 from outgrow.growth.relocation import Relocation
@@ -48,7 +50,8 @@ class PostgresToSqlite(Relocation):
         request = Request("start", workloads=workloads)
         await control.change(context.directory, request, tell=lambda change: context.says(change.node))
         if "claimed" not in context.kept:
-            require_published(context, self._server(context).url)
+            server = self._server(context)
+            require_published(context, server.url, pgbouncer.url(server.role, str(context.kept["host"])))
             require_movable(await (await self.source(context)).tables())
             self._put_aside(context)
 
@@ -75,6 +78,7 @@ class PostgresToSqlite(Relocation):
     async def retire(self, context: Context) -> None:
         """Reads that began before the switch end where they are."""
         source = await self.source(context)
+        await stop_pooler(context)  # its idle connections would count as users
         deadline = asyncio.get_running_loop().time() + READERS_WITHIN_S
         while await source.users() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.2)

@@ -11,6 +11,7 @@ from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, runs_postgres
+from outgrow.engines import pgbouncer
 from outgrow.engines.application import Application
 from outgrow.engines.base import Placement
 from outgrow.engines.postgres import PORT, Postgres
@@ -22,7 +23,7 @@ from outgrow.growth.relocation import Relocation
 from outgrow.growth.step import Context
 from outgrow.topology import Topology
 
-NODES = ("postgres-init", "postgres", "postgres-provision")
+NODES = (pgbouncer.NAME, "postgres-init", "postgres", "postgres-provision")
 
 
 class SqliteToPostgres(Relocation):
@@ -113,13 +114,16 @@ def postgres_store(server: Postgres, context: Context) -> PostgresStore:
     return PostgresStore(server.admin_url, secrets.passwords["admin"], server.role)
 
 
-def require_published(context: Context, url: str) -> None:
-    """Raises FleetError when the application works with something else than outgrow.toml says now."""
+def require_published(context: Context, url: str, pooler: str = "") -> None:
+    """Raises FleetError when the application works with something else than outgrow.toml says now.
+
+    `pooler` is where the same database is reached through one.
+    """
     document = context.state.published()
     if context.decided or document is None:
         return
     published = document.database.shards[0].nodes[0].url
-    if published != url:
+    if published not in (url, pooler):
         raise FleetError(
             f"the application works with {published}, and outgrow.toml says {url}",
             hint="stop the fleet and start it again with this outgrow.toml, then grow",
@@ -130,3 +134,10 @@ async def stop_postgres(context: Context) -> None:
     """End it, if it runs."""
     with contextlib.suppress(FleetNotRunning):
         await control.change(context.directory, Request("remove", names=NODES), tell=lambda change: None)
+
+
+async def stop_pooler(context: Context) -> None:
+    """End it, if it runs, once the transactions through it have ended."""
+    with contextlib.suppress(FleetNotRunning):
+        request = Request("remove", names=(pgbouncer.NAME,))
+        await control.change(context.directory, request, tell=lambda change: None)

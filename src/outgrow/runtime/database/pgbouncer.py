@@ -101,6 +101,16 @@ class PgBouncer(postgres.Postgres):
         """None: a name would stay on a connection that belongs to the next."""
         return ""
 
+    def translate(self, error: Exception, label: str) -> errors.DatabaseError:
+        """As before; but to wait in vain says nothing of the other connections."""
+        if "query_wait_timeout" in str(error):
+            return errors.Unavailable(
+                f"{label}: the pooler had no connection to the server in time",
+                node=self.name,
+                hint="keep blocks short, and check that the server runs",
+            )
+        return super().translate(error, label)
+
     def _options(self) -> dict[str, Any]:
         """What a session keeps is not to be relied on, and PgBouncer refuses to be told most of it."""
         return {"server_settings": {"application_name": "outgrow"}, "statement_cache_size": 0}

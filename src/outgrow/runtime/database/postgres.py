@@ -528,6 +528,8 @@ def _process(compiled: Compiled, rows: Sequence[Row]) -> list[Any]:
 def _may_come_back(error: BaseException) -> bool:
     """Not when the server has understood and refused: a wrong password stays wrong."""
     state = getattr(error, "sqlstate", None)
+    if state == "08P01" and "authentication failed" in str(error):  # so PgBouncer says it
+        return False
     return state is None or state in _NOT_SERVING or state.startswith("08")
 
 
