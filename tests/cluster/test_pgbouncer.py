@@ -49,7 +49,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     )
     file = directory / "outgrow.toml"
     text = file.read_text().replace('stage = "single-server"', 'stage = "load-balancer"')
-    file.write_text(text.replace("port = 8000", "port = 8000\nservers = 4\nworkers = 2"))
+    text = text.replace("port = 8000", "port = 8000\nservers = 4\nworkers = 2")
+    # Without a cache every read goes through the pooler; and those of different servers would not agree.
+    file.write_text(text.replace("entries = 50000", 'engine = "off"'))
     running = made(directory, "load-balancer", "[database]\npool = 20")
     try:
         running.start()
@@ -124,7 +126,7 @@ async def test_the_example_under_load(fleet: RunningFleet) -> None:
         command = Command(fleet, "load", "--url", fleet.url, *arguments)
         said = await asyncio.to_thread(command.wait_done)
     report = msgspec.json.decode(said.encode())
-    assert report["failed"] == 0 and report["violations"] in (0, []) and report["answered"] > 400, said
+    assert (report["failed"], report["violations"], report["answered"] > 400) == (0, 0, True), said
     assert 0 < held.most <= CONNECTIONS
 
 
