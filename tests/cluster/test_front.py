@@ -127,7 +127,9 @@ def test_the_room_is_what_the_server_was_started_with() -> None:
         return room(Postgres(topology, PLACE).workloads()[1])
 
     assert limit(parse("stage = 2")) == 200
-    big = parse("stage = 4\n[application]\nservers = 10\nworkers = 2\n[database]\npool = 20")
+    text = "stage = 4\n[application]\nservers = 10\nworkers = 2\n[database]\npool = 20\n"
+    assert limit(parse(text)) == 200, "behind PgBouncer it stays as it is"
+    big = parse(f'{text}pooler = "off"')
     assert limit(big) == 800
     text = Postgres(big, PLACE).workloads()[1].files[0].text
     assert f"max_connections = '{800 + BESIDES}'" in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from outgrow.engines.postgres import CONNECTIONS
 from outgrow.engines.scram import verifier
 from outgrow.errors import EngineMissing
 from outgrow.workload import Address
+from tests.support.fleets import run
 from tests.support.postgres import PostgresServer, free_port, unprivileged
 
 HOST = "127.0.0.1"
@@ -57,7 +57,14 @@ class Pooler:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until a query goes through."""
+        """Start it and wait until a query goes through. It does not outlive a failure."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
         user, secret = self._server.user, verifier(self._server.user, self._server.password)
         self._server.execute(f"ALTER ROLE \"{user}\" PASSWORD '{secret}'")
         users = self._folder / f"pgbouncer-{self.port}-users.txt"
@@ -72,7 +79,7 @@ class Pooler:
             command = [*unprivileged(), str(self._program), str(settings)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         url = self.url(self._server.url())
-        if not asyncio.run(answers(url, self._server.password)):
+        if not run(answers(url, self._server.password)):
             raise RuntimeError((self._folder / f"pgbouncer-{self.port}.log").read_text())
 
     def url(self, direct: str) -> str:

@@ -107,7 +107,12 @@ class Supervisor:
         NodeFailed, FleetError or what a node has told of itself (ApplicationBroken); what has been
         started by then, also when cancelled, runs on until `stop` or `remove` is called.
         """
-        known = [node.workload for node in self.nodes.values()]
+        there = {*self.nodes, *(each.name for each in workloads)}
+        known = [
+            # What it once waited for may have been removed since.
+            msgspec.structs.replace(each, after=tuple(name for name in each.after if name in there))
+            for each in (node.workload for node in self.nodes.values())
+        ]
         added = [each for each in in_order([*known, *workloads]) if each.name not in self.nodes]
         if self._rotation is None:
             self._rotation = asyncio.create_task(self._rotate())
