@@ -22,14 +22,14 @@ WHO = sa.text("SELECT pg_backend_pid()")
 
 @pytest.fixture
 async def processes(postgres_server: PostgresServer) -> AsyncIterator[list[Database]]:
-    """Two, as it were: each with a pool of 8, and 2 connections for both together."""
-    pooler = Pooler(postgres_server, CONNECTIONS)
-    pooler.start()
-    url = pooler.create_database()
-    await migrate(url, None)
-    await create_things(url)
-    opened = [open_database(url, pool=8, checkout_timeout_s=20.0) for _ in range(2)]
+    """Two, as it were: each with a pool of 12, and 2 connections for both together."""
+    pooler, opened = Pooler(postgres_server, CONNECTIONS), list[Database]()
     try:
+        pooler.start()
+        url = pooler.create_database()
+        await migrate(url, None)
+        await create_things(url)
+        opened += [open_database(url, pool=12) for _ in range(2)]
         for db in opened:
             await db.open()
         yield opened
@@ -100,6 +100,8 @@ async def test_positions_rise_over_all_connections(processes: list[Database]) ->
 
 
 async def test_waiting_too_long_for_a_connection_is_told(processes: list[Database]) -> None:
+    async with processes[0].read(), processes[0].read():
+        pass  # so that the pooler has accepted two of its connections
     async with processes[0].write(), processes[1].write():
         with pytest.raises(errors.Unavailable, match="no connection to the server in time"):
             async with processes[0].read() as tx:
