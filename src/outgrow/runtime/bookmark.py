@@ -56,7 +56,7 @@ ZERO = Position(0, 0)
 
 
 class Writer:
-    """Tells an application that runs, whose cache forgets what it writes, from every other. `id` is never 0."""
+    """Tells a running application, whose cache forgets what it writes, from others. `id` is never 0."""
 
     __slots__ = ("id",)
 
