@@ -47,13 +47,18 @@ async def app(scope, receive, send):
 class Process:
     """`python -m outgrow.runtime.serve` in a directory, with one inherited socket."""
 
-    def __init__(self, directory: Path, reference: str = "app:app") -> None:
+    def __init__(self, directory: Path, reference: str = "app:app", **variables: str) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "outgrow.runtime.serve"],
                 cwd=directory,
-                env={**os.environ, "OUTGROW_APP": reference, "OUTGROW_LISTEN_FDS": str(listener.fileno())},
+                env={
+                    **os.environ,
+                    **variables,
+                    "OUTGROW_APP": reference,
+                    "OUTGROW_LISTEN_FDS": str(listener.fileno()),
+                },
                 pass_fds=(listener.fileno(),),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -77,9 +82,9 @@ class Process:
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def run(text: str = APP, reference: str = "app:app") -> Process:
+    def run(text: str = APP, reference: str = "app:app", **variables: str) -> Process:
         (tmp_path / "app.py").write_text(text)
-        started.append(Process(tmp_path, reference))
+        started.append(Process(tmp_path, reference, **variables))
         return started[-1]
 
     yield run
@@ -131,6 +136,13 @@ DRAINING = APP.replace(
 )
 
 
+def test_who_its_client_is_only_a_proxy_may_say(start: Callable[..., Process]) -> None:
+    forwarded = {"X-Forwarded-For": "192.0.2.7"}
+    assert start(OUTGROW_PROXIES="127.0.0.1").get("/", headers=forwarded).text == "192.0.2.7"
+    assert start(OUTGROW_PROXIES="127.9.9.9").get("/", headers=forwarded).text == "127.0.0.1"
+    assert start().get("/", headers=forwarded).text == "127.0.0.1"
+
+
 def test_a_process_that_drains_ends_every_connection_and_breaks_none(start: Callable[..., Process]) -> None:
     served = start(DRAINING)
     served.get("/health")
@@ -152,9 +164,12 @@ def test_a_process_that_drains_ends_every_connection_and_breaks_none(start: Call
     assert served.end()[0] == 0
 
 
-def test_the_connections_of_a_moment_are_renewed(start: Callable[..., Process]) -> None:
-    served = start(DRAINING)
-    with httpx.Client(base_url=served.url, timeout=10) as client:
+@pytest.mark.parametrize("proxies", ["", "127.0.0.1"])
+def test_the_connections_of_a_moment_are_renewed(start: Callable[..., Process], proxies: str) -> None:
+    """Also those of a balancer that says who its client is: the connection is its own."""
+    served = start(DRAINING, OUTGROW_PROXIES=proxies)
+    forwarded = {"X-Forwarded-For": "192.0.2.7"}
+    with httpx.Client(base_url=served.url, timeout=10, headers=forwarded) as client:
         client.get("/")
         served.get("/renew")
         answer = client.get("/health")

@@ -21,8 +21,10 @@ import sys
 import threading
 from collections.abc import Awaitable, Collection, Generator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from outgrow import endpoints
 from outgrow.errors import EXIT_TOLD, ApplicationBroken, OutgrowError
@@ -140,7 +142,6 @@ def hosts(environment: dict[str, str], name: str) -> list[str]:
 
 def configuration(app: App, environment: dict[str, str]) -> uvicorn.Config:
     """uvicorn with what is fastest, and without what Outgrow does itself (logs) or nobody needs."""
-    proxies = hosts(environment, "OUTGROW_PROXIES")
     return uvicorn.Config(
         app,
         host=environment.get("OUTGROW_HOST", "127.0.0.1"),
@@ -150,17 +151,24 @@ def configuration(app: App, environment: dict[str, str]) -> uvicorn.Config:
         interface="asgi3",
         log_config=None,
         access_log=False,
-        # A client could otherwise name any address as its own.
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
+        proxy_headers=False,  # see behind_proxies
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
 
 
+def behind_proxies(app: App, proxies: list[str]) -> App:
+    """The application, told of the client that these say; whoever else could name any address as its own.
+
+    It is inside of Guarded, which has to know the connection itself.
+    """
+    return cast("App", ProxyHeadersMiddleware(cast("Any", app), trusted_hosts=proxies)) if proxies else app
+
+
 def serve(app: App, environment: dict[str, str]) -> int:
     """Serve until a signal; returns the exit code."""
+    app = behind_proxies(app, hosts(environment, "OUTGROW_PROXIES"))
     guarded = Guarded(app, hosts(environment, "OUTGROW_RELAYS"))
     server = Server(configuration(guarded, environment))
     PROCESS.connections = server.server_state.connections
