@@ -213,6 +213,7 @@ CONTRADICTIONS = [
         "balancer.tls.enabled",
         "enabled = true",
     ),
+    ("[autoscale]\nminimum = 11", "autoscale.minimum", "smaller"),
     ('[balancer]\nattempt_timeout = "60s"', "balancer.attempt_timeout", "shorter"),
     ('[database]\nengine = "postgres"', "database.engine", "separate-database"),
     ('stage = 2\n[database]\nengine = "sqlite"', "database.engine", "remove"),

@@ -74,6 +74,8 @@ HeaderMatch = Annotated[
 ]
 Method = Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
 Cores = Annotated[float, Meta(ge=0.01, le=1024)]
+Busy = Annotated[float, Meta(ge=0.01, le=1)]
+UnderWay = Annotated[float, Meta(ge=0.01, le=1_000_000)]
 ImportName = Annotated[str, Meta(pattern=_whole(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*"), examples=["app:app"])]
 VariableName = Annotated[str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), examples=["LOG_LEVEL"])]
 HttpUrl = Annotated[
@@ -258,6 +260,42 @@ class Fleet(Section, frozen=True):
     ] = None
 
 
+class Autoscale(Section, frozen=True):
+    """[autoscale]"""
+
+    minimum: Annotated[ServerCount, Meta(description="servers that there are at least")] = 1
+    maximum: Annotated[ServerCount, Meta(description="servers that there are at most")] = 10
+    cpu: Annotated[Busy | None, Meta(description="target: the share of its cores that a server uses")] = None
+    in_flight: Annotated[UnderWay | None, Meta(description="target: requests under way in a server")] = None
+    p95: Annotated[Duration | None, Meta(description="target: 95 of 100 requests take less")] = None
+    tolerance: Annotated[
+        float, Meta(ge=0, le=1, description="so far from its target a figure changes nothing")
+    ] = 0.1
+    out_window: Annotated[
+        Duration | None, Meta(description="more are wanted for so long before servers come")
+    ] = None
+    in_window: Annotated[Duration, Meta(description="fewer are wanted for so long before servers go")] = 300.0
+    cool_down: Annotated[Duration, Meta(description="the time for one step")] = 15.0
+    step: Annotated[ServerCount, Meta(description="servers that come or go within a cool-down")] = 4
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is to be reached."""
+        return any(target is not None for target in (self.cpu, self.in_flight, self.p95))
+
+
+class Deploy(Section, frozen=True):
+    """[deploy]"""
+
+    watch: Annotated[Duration, Meta(description="how long the first new server is watched")] = 10.0
+    errors: Annotated[
+        float, Meta(ge=0, le=1, description="share of answers from 500 on that is too many")
+    ] = 0.02
+    slower: Annotated[
+        float, Meta(ge=1, le=1000, description="so many times slower than the old version is too slow")
+    ] = 4.0
+
+
 class Health(Section, frozen=True):
     """[balancer.health]"""
 
@@ -361,6 +399,8 @@ class Topology(Section, frozen=True):
     dashboard: Dashboard = Dashboard()
     fleet: Fleet = Fleet()
     balancer: Balancer = Balancer()
+    autoscale: Autoscale = Autoscale()
+    deploy: Deploy = Deploy()
 
     def with_port(self, port: int) -> Topology:
         """The same, listening on another port."""

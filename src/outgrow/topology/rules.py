@@ -290,6 +290,12 @@ RULES = (
         "one request has several attempts: make it shorter",
     ),
     Rule(
+        ("autoscale.minimum", "autoscale.maximum"),
+        lambda topology, given: topology.autoscale.minimum > topology.autoscale.maximum,
+        "is more than maximum",
+        "make it smaller",
+    ),
+    Rule(
         ("sessions.url", "sessions.engine"),
         lambda topology, given: bool(topology.sessions.url) and topology.sessions.engine != "redis",
         'is for engine = "redis"',
