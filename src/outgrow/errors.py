@@ -12,6 +12,7 @@
     ├── FleetError                   the running whole
     │   ├── FleetBusy                another supervisor holds this directory
     │   ├── FleetNotRunning
+    │   ├── BeingChanged             somebody else changes this application just now
     │   ├── GrowthFailed         a live move stopped: it was taken back, or it can be resumed
     │   ├── VerificationFailed   the copy of the data differs from the data
     │   ├── NodeFailed               a node died, never became ready, or gave up restarting
@@ -151,6 +152,10 @@ class FleetBusy(FleetError):
             f"the fleet of {directory} is already running{holder}",
             hint="`outgrow status` shows it, `outgrow down` stops it",
         )
+
+
+class BeingChanged(FleetError):
+    """Somebody else changes this application just now; the message says who, and why."""
 
 
 class GrowthFailed(FleetError):

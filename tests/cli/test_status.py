@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from outgrow.cli import status
 from outgrow.cluster import NodeStatus, Status
+from outgrow.cluster.status import Autoscaling
 from outgrow.growth.unfinished import Unfinished
 
 NOW = time.time()
@@ -79,3 +80,24 @@ def test_a_growth_that_goes_on_says_who_works_on_it() -> None:
     said = shown(APP, growth=replace(CUT_OFF, worked_on_by="me@here, process 7: growing", failure=""))
     assert "growing from single-server to separate-database, begun 3 h ago" in said
     assert "me@here, process 7: growing" in said and "--resume" not in said
+
+
+def test_what_the_autoscaler_sees_and_has_done() -> None:
+    autoscale = Autoscaling(
+        servers=3,
+        minimum=2,
+        maximum=8,
+        targets={"cpu": 0.6, "in_flight": 20.0, "p95": 0.25},
+        now={"cpu": 0.58, "in_flight": None, "p95": 0.0312},
+        reason="CPU 58% of a target of 60%",
+        last="2 -> 3, CPU 84% of a target of 60%",
+        last_at=NOW - 120,
+    )
+    whole = Status("hello", "load-balancer", 3, "http://h", NOW, 41, (APP,), release=7, autoscale=autoscale)
+    lines = click.unstyle(status.text(whole)).splitlines()
+    assert lines[1].endswith("epoch 3, release 7")
+    assert lines[2:5] == [
+        "autoscale   3 of 2 to 8 servers   cpu 58% of 60%   in flight - of 20   p95 31.2 ms of 250 ms",
+        "CPU 58% of a target of 60%",
+        "2 -> 3, CPU 84% of a target of 60%, 2 min ago",
+    ]

@@ -34,6 +34,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "When it must grow": {
         "scale": Entry("scale", "More or fewer servers and processes, while it serves."),
+        "deploy": Entry("deploy", "Replace what runs by new code, while it serves."),
         "grow": Entry("grow", "Move to a further stage while the application serves."),
         "shrink": Entry("shrink", "Move back to an earlier stage, with everything written since."),
     },

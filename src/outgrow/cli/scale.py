@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
-import sys
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from outgrow.cli import application, options
+from outgrow.cli.changing import Changes, until_stopped
 from outgrow.cli.console import Console, dim, good, strong
 from outgrow.cli.formatting import Command
-from outgrow.cli.progress import Progress
 from outgrow.cli.table import table
 from outgrow.errors import Misuse
 
 if TYPE_CHECKING:
     from outgrow.cluster import Status
     from outgrow.growth.settings import Value
-    from outgrow.supervisor.supervisor import Change
     from outgrow.topology.model import Topology
 
 KEYS = {"app": "application.servers", "app.workers": "application.workers", "app.cpu": "application.cpu"}
@@ -93,22 +89,11 @@ def _scale(directory: Path, figures: dict[str, Value], status: Status, console: 
     from outgrow.growth.scale import scale
 
     before, began = _running(status), time.monotonic()
-    progress = Progress(sys.stderr, live=console.live)
-
-    def tell(change: Change) -> None:
-        if console.as_json:
-            console.document({"event": "change", **change._asdict()})
-        elif change.state in ("starting", "stopping"):
-            progress.start(change.node, change.text or change.state)
-        elif change.state == "failed":
-            progress.failed(change.node, change.text or change.state)
-        else:
-            progress.done(change.node, change.text or change.state)
-
+    changes = Changes(console)
     try:
-        asyncio.run(_until_stopped(scale(directory, figures, status.stage, tell=tell)))
+        asyncio.run(until_stopped(scale(directory, figures, status.stage, tell=changes.tell)))
     finally:
-        progress.close()
+        changes.close()
     now = _status(directory)
     added = [name for name in _running(now) if name not in before]
     gone = [name for name in before if name not in _running(now)]
@@ -121,14 +106,3 @@ def _scale(directory: Path, figures: dict[str, Value], status: Status, console: 
     console.result(
         document, f"{good('✓')} {strong(told)} {dim(f'after {took:.1f} s')}  {said or 'as it was'}"
     )
-
-
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Ctrl-C ends the command; the fleet finishes what it has begun, and outgrow.toml says so."""
-    task = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None

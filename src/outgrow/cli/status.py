@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,19 @@ from outgrow.cli.table import table
 
 if TYPE_CHECKING:
     from outgrow.cluster import NodeStatus, Status
+    from outgrow.cluster.status import Autoscaling
     from outgrow.dashboard.snapshot import Server, Summary
     from outgrow.growth.unfinished import Unfinished
 
 _HEADINGS = ("node", "state", "since", "restarts", "cpu", "memory", "pid", "address")
 _FIGURES = (2, 3, 4, 5, 6)
+_FORMS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "cpu": ("cpu", "{:.0%}".format),
+    "in_flight": ("in flight", "{:.3g}".format),
+    "p95": ("p95", lambda seconds: f"{seconds * 1000:.3g} ms"),
+}
+"""A target of the autoscaler, as it is called and written."""
+
 _SERVER_HEADINGS = ("server", "share", "requests/s", "p50", "p95", "p99", "errors/s", "in flight", "balancer")
 _COLOURS = {"ready": good, "healthy": good, "failed": bad, "unhealthy": bad, "ejected": bad}
 
@@ -64,16 +73,18 @@ def text(status: Status, summary: Summary | None = None, *, growth: Unfinished |
     runs = units.span(time.time() - status.since)
     head = f"{strong(status.application)} runs at stage {number}, {status.stage}, for {runs}"
     nodes = [node for node in status.nodes if node.kind == "service" or node.state != "done"]
+    scaling = f"\n{_autoscale(status.autoscale)}" if status.autoscale is not None else ""
     rows = table(_HEADINGS, [_row(node) for node in nodes], right=_FIGURES)
     reasons = [f"\n{bad(node.name)} {node.text}" for node in nodes if node.state == "failed" and node.text]
-    supervisor = dim(f"supervisor {status.supervisor_pid}, epoch {status.epoch}")
+    release = f", release {status.release}" if status.release else ""
+    supervisor = dim(f"supervisor {status.supervisor_pid}, epoch {status.epoch}{release}")
     page = f"\n{click.style(status.dashboard, fg='cyan')}   {dim('dashboard')}" if status.dashboard else ""
     now = f"\n{_now(summary)}" if summary is not None else ""
     urls = f"{click.style(status.url, fg='cyan')}   {supervisor}{page}"
     changes = f"\n\n{_growth(growth)}" if growth is not None else ""
     warnings = "".join(f"\n{doubtful('warning:')} {warning}" for warning in status.warnings)
     servers = f"\n\n{_servers(summary.servers)}" if summary is not None and len(summary.servers) > 1 else ""
-    return f"{head}\n{urls}{now}{changes}\n\n{rows}{servers}{''.join(reasons)}{warnings}"
+    return f"{head}\n{urls}{now}{scaling}{changes}\n\n{rows}{servers}{''.join(reasons)}{warnings}"
 
 
 def _growth(growth: Unfinished) -> str:
@@ -120,6 +131,18 @@ def _server_row(server: Server) -> tuple[str, ...]:
         if server.balanced is None
         else _COLOURS.get(server.balanced.state, doubtful)(server.balanced.state),
     )
+
+
+def _autoscale(now: Autoscaling) -> str:
+    """Its targets, what they are now, and what it has done last."""
+    shown = []
+    for key, target in now.targets.items():
+        name, form = _FORMS[key]
+        value = now.now.get(key)
+        shown.append(f"{name} {'-' if value is None else form(value)} of {form(target)}")
+    head = f"autoscale   {now.servers} of {now.minimum} to {now.maximum} servers   {'   '.join(shown)}"
+    last = f"\n{dim(f'{now.last}, {units.span(time.time() - now.last_at)} ago')}" if now.last_at else ""
+    return f"{head}\n{dim(now.reason)}{last}"
 
 
 def _row(node: NodeStatus) -> tuple[str, ...]:

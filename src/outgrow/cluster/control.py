@@ -6,8 +6,11 @@
 {"command": "remove", "names": [...]}     ->  likewise
 {"command": "adopt", "topology": {...}}   ->  {"done": true}: the fleet is this topology from now on
 {"command": "become", "topology": {...}}  ->  {"change": {...}} ... {"done": true}: see front.py
+{"command": "count", "servers": 3}        ->  likewise: so many application servers, for the autoscaler
+{"command": "deploy", "topology": {...}, "release": 7}  ->  likewise: see rollout.py
+{"command": "topology"}                   ->  {"topology": {...}}: what runs, without its secrets
 
-The last four are how a growing application changes its running fleet.
+All but the first two, and the last, are how a growing application changes its running fleet.
 """
 
 from __future__ import annotations
@@ -40,17 +43,20 @@ Tell = Callable[[Change], None]
 class Request(msgspec.Struct, omit_defaults=True):
     """What is asked."""
 
-    command: Literal["status", "down", "start", "remove", "adopt", "become"]
+    command: Literal["status", "down", "start", "remove", "adopt", "become", "count", "deploy", "topology"]
     measured: bool = True
     workloads: tuple[Workload, ...] = ()
     names: tuple[str, ...] = ()
     topology: Topology | None = None
+    servers: int = 0
+    release: int = 0
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
     """One line of the answer. `error` is what errors.tell writes."""
 
     status: Status | None = None
+    topology: Topology | None = None
     change: Change | None = None
     done: bool = False
     error: str | None = None
@@ -65,6 +71,10 @@ class Controlled(Protocol):
     async def remove(self, names: Collection[str]) -> None: ...
     def adopt(self, topology: Topology) -> None: ...
     async def become(self, topology: Topology) -> None: ...
+    async def count(self, servers: int) -> None: ...
+    async def deploy(self, topology: Topology, release: int) -> None: ...
+    @property
+    def topology(self) -> Topology: ...
 
 
 class Control:
@@ -126,20 +136,37 @@ class Control:
     async def _do(self, request: Request, writer: asyncio.StreamWriter) -> Answer:
         if request.command == "status":
             return Answer(status=await asyncio.to_thread(self._fleet.status, measured=request.measured))
+        if request.command == "topology":
+            return Answer(topology=bare(self._fleet.topology))
         self._watching.add(writer)
         try:
             async with self._changing:
-                if request.command == "start":
-                    await self._fleet.start(request.workloads)
-                elif request.command == "remove":
-                    await self._fleet.remove(request.names)
-                elif request.command == "become" and request.topology is not None:
-                    await self._fleet.become(request.topology)
-                elif request.topology is not None:
-                    self._fleet.adopt(request.topology)
+                await self._change(request)
         except OutgrowError as error:
             return Answer(error=tell(error))
         return Answer(done=True)
+
+    async def _change(self, request: Request) -> None:
+        fleet, topology = self._fleet, request.topology
+        match request.command:
+            case "start":
+                await fleet.start(request.workloads)
+            case "remove":
+                await fleet.remove(request.names)
+            case "count":
+                await fleet.count(request.servers)
+            case "become" if topology is not None:
+                await fleet.become(topology)
+            case "deploy" if topology is not None:
+                await fleet.deploy(topology, request.release)
+            case "adopt" if topology is not None:
+                fleet.adopt(topology)
+
+
+def bare(topology: Topology) -> Topology:
+    """Without what is nobody else's business."""
+    replace = msgspec.structs.replace
+    return replace(topology, application=replace(topology.application, secret=None, environment={}))
 
 
 def _write(writer: asyncio.StreamWriter, answer: Answer) -> None:
@@ -160,6 +187,17 @@ async def status(directory: Path, *, measured: bool = True) -> Status:
     raise FleetError(
         f"the fleet of {state.application} does not answer", hint="`outgrow down`, then `outgrow up`"
     )
+
+
+async def topology(directory: Path) -> Topology:
+    """What this directory's fleet is now, without its secrets. Raises FleetNotRunning or FleetError."""
+    state = State(directory)
+    _require_running(state)
+    async with asyncio.timeout(ANSWER_WITHIN_S):
+        async for answer in _ask(state, Request("topology")):
+            if answer.topology is not None:
+                return answer.topology
+    raise FleetError(f"the fleet of {state.application} does not answer", hint="`outgrow down`, then `up`")
 
 
 async def down(directory: Path, *, tell: Tell) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from outgrow import endpoints
-from outgrow.cluster import plan
+from outgrow.cluster import plan, releases
 from outgrow.cluster.control import Control
 from outgrow.cluster.front import Front, changed
 from outgrow.cluster.measure import Meter
+from outgrow.cluster.rollout import Rollout, Version, deployed
 from outgrow.cluster.state import State
 from outgrow.cluster.status import NodeStatus, Status
 from outgrow.endpoints import Endpoints
@@ -46,7 +47,9 @@ class Fleet:
         self._nodes: dict[str, Node] = {}
         self._supervisor: Supervisor | None = None
         self._front: Front | None = None
-        self._host = ""
+        self._rollout: Rollout | None = None
+        self._place = self._state.placement()
+        self._written = topology.application.count
         self._stop = asyncio.Event()
 
     async def run(self, *, tell: Tell, ready: Callable[[Status], None], stop: asyncio.Event) -> None:
@@ -71,6 +74,7 @@ class Fleet:
             )
             self._supervisor, self._nodes = supervisor, supervisor.nodes
             self._front = Front(supervisor, self._state, told)
+            self._rollout = Rollout(supervisor, self._front)
             try:
                 await control.open()
                 if await _unless(stop, supervisor.start(planned.workloads)):
@@ -104,13 +108,54 @@ class Fleet:
 
     async def become(self, topology: Topology) -> None:
         """Change what stands before the database to this topology's. Raises what Front.become raises."""
-        if self._front is None or self._stop.is_set():
-            raise FleetError("the fleet is being stopped")
         wanted = changed(self._topology, topology)
-        work = self._front.become(self._topology, wanted, self._state.placement(self._host))
+        as_before = topology.application.count == self._written
+        if wanted.autoscale.on and wanted.balancer.engine and as_before:
+            wanted = _with_servers(wanted, self._topology.application.count)
+        await self._become(wanted)
+        self._written = topology.application.count
+
+    async def count(self, servers: int) -> None:
+        """So many application servers, until outgrow.toml says another number. Raises like become."""
+        await self._become(_with_servers(self._topology, servers))
+        self._state.scaled = (self._written, servers)
+        self._state.note(self._state.notes)
+
+    async def _become(self, wanted: Topology) -> None:
+        if self._front is None:
+            raise FleetError("the fleet is being stopped")
+        await self._unless_stopped(self._front.become(self._topology, wanted, self._place))
+        self._topology = wanted
+
+    async def deploy(self, topology: Topology, release: int) -> None:
+        """Run this release with the application's settings of this topology.
+
+        Raises Misuse, or what is wrong with it (Rollout.run); by then the version before runs again.
+        """
+        if self._rollout is None:
+            raise FleetError("the fleet is being stopped")
+        line, place = self._state.releases, self._place
+        before = Version(self._topology, place._replace(release=line[-1] if line else 0))
+        after = Version(
+            deployed(self._topology, topology), place._replace(release=release, slot=1 - place.slot)
+        )
+        try:
+            await self._unless_stopped(self._rollout.run(before, after))
+            self._topology, self._place = after
+            self._state.releases = releases.added(line, release)
+            self._state.note(self._state.notes)
+        finally:
+            await asyncio.to_thread(releases.tidy, self._place, self._state.releases, release)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Raises FleetError when the fleet is stopped before it is done."""
         if not await _unless(self._stop, work):
             raise FleetError("the fleet is being stopped")
-        self._topology = wanted
+
+    @property
+    def topology(self) -> Topology:
+        """What it is now."""
+        return self._topology
 
     async def _end(self, supervisor: Supervisor, control: Control) -> None:
         try:
@@ -137,6 +182,8 @@ class Fleet:
             nodes=tuple(self._node(name, node, measured) for name, node in list(self._nodes.items())),
             dashboard=self._dashboard_url(),
             warnings=self._warnings(),
+            release=next(reversed(self._state.releases), 0),
+            autoscale=self._state.shown() if self._topology.autoscale.on else None,
         )
 
     def _scheme(self) -> str:
@@ -182,7 +229,12 @@ class Fleet:
     def _plan(self) -> plan.Plan:
         before = self._state.published()
         self._topology = self._where_the_data_is(before)
-        self._host = self._state.free_host(*plan.needs(self._topology))
+        if self._topology.autoscale.on and self._topology.balancer.engine:
+            self._topology = _with_servers(self._topology, self._scaled())
+        self._place = self._state.placement(self._state.free_host(*plan.needs(self._topology)))
+        data = releases.data(self._place, self._topology)
+        self._state.releases = releases.current(self._place, self._state.releases, data)
+        releases.tidy(self._place, self._state.releases, releases.number(self._place))
         sessions_host = "127.0.0.1"
         if plan.runs_redis(self._topology):
             from outgrow.engines.redis import PORT as REDIS_PORT
@@ -191,12 +243,20 @@ class Fleet:
         self._state.keep_secrets(self._topology)
         planned = plan.plan(
             self._topology,
-            self._state.placement(self._host),
+            self._place,
             epoch=self._state.next_epoch(before.epoch if before is not None else 0),
             dashboard_port=self._dashboard_port(),
             sessions_host=sessions_host,
         )
         return planned._replace(document=plan.continued(planned.document, before))
+
+    def _scaled(self) -> int:
+        """How many servers the autoscaler had last, unless outgrow.toml says another number since then."""
+        written, ran = self._state.scaled
+        settings = self._topology.autoscale
+        return min(
+            max(ran if written == self._written else self._written, settings.minimum), settings.maximum
+        )
 
     def _where_the_data_is(self, before: Endpoints | None) -> Topology:
         """The topology, unless the data is elsewhere: a move took it there. Raises Misuse then.
@@ -254,6 +314,10 @@ async def _whatever_happens(work: Coroutine[Any, Any, None]) -> None:
     await task
     if cancelled:
         raise asyncio.CancelledError
+
+
+def _with_servers(topology: Topology, servers: int) -> Topology:
+    return replace(topology, application=replace(topology.application, servers=servers))
 
 
 def _address(workload: Workload) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from outgrow.cluster import plan
 from outgrow.cluster.processes import Processes
 from outgrow.cluster.state import State
 from outgrow.engines import Placement
+from outgrow.engines.application import SUCCESSOR
 from outgrow.errors import FleetError, Misuse, NodeFailed, OutgrowError
 from outgrow.supervisor import handover, process
 from outgrow.supervisor.probe import http_status
@@ -65,7 +66,12 @@ def changed(running: Topology, wanted: Topology) -> Topology:
         cpu=wanted.application.cpu,
     )
     return replace(
-        running, stage=wanted.stage, application=application, balancer=wanted.balancer, fleet=wanted.fleet
+        running,
+        stage=wanted.stage,
+        application=application,
+        balancer=wanted.balancer,
+        fleet=wanted.fleet,
+        autoscale=wanted.autoscale,
     )
 
 
@@ -94,27 +100,29 @@ class Front:
         Raises Misuse, EngineMissing, NodeFailed or FleetError; what ran before serves on then.
         """
         wanted = await asyncio.to_thread(plan.front, topology, placement)
-        await self._forget_failed()
-        added, gone = difference(self._running(), wanted)
-        meanwhile = self._pool(topology, [*self._running().values(), *added])
-        before, pool = self._published(), self._pool(topology, wanted)
-        await self._publish(before.stage, min(before.database.pool, meanwhile, pool))
+        await self.forget_failed()
+        added, gone = difference(self.running(), wanted)
+        meanwhile = self.pool(topology, [*self.running().values(), *added])
+        before, pool = self.published(), self.pool(topology, wanted)
+        await self.publish(before.stage, min(before.database.pool, meanwhile, pool))
         try:
-            await self._start([each for each in added if each.tier == "application"])
+            await self.start([each for each in added if each.tier == "application"])
             await self._balance(topology, placement, [each for each in added if each.tier != "application"])
         except OutgrowError:
             await self._supervisor.remove([each.name for each in added])
-            await self._publish(before.stage, before.database.pool)
+            await self.publish(before.stage, before.database.pool)
             raise
         self._limit(wanted)
         await self._renew(topology, placement, wanted)
-        await self._retire(gone, passes_bytes=running.balancer.layer == 4 != topology.balancer.layer)
-        await self._publish(topology.stage, pool)
+        await self.retire(gone, passes_bytes=running.balancer.layer == 4 != topology.balancer.layer)
+        await self.publish(topology.stage, pool)
 
-    def _running(self) -> dict[str, Workload]:
+    def running(self) -> dict[str, Workload]:
+        """What runs, by name."""
         return {name: node.workload for name, node in self._supervisor.nodes.items()}
 
-    async def _forget_failed(self) -> None:
+    async def forget_failed(self) -> None:
+        """What has failed is no part of the fleet any more; it is started anew if it is wanted."""
         nodes = self._supervisor.nodes.items()
         failed = [name for name, node in nodes if node.workload.tier in TIERS and node.state == "failed"]
         await self._supervisor.remove(failed)
@@ -125,7 +133,7 @@ class Front:
             if node is not None and node.workload.cpu != each.cpu:
                 self._supervisor.limit(each.name, each.cpu)
 
-    def _pool(self, topology: Topology, workloads: Iterable[Workload]) -> int:
+    def pool(self, topology: Topology, workloads: Iterable[Workload]) -> int:
         """Connections of each process of the application when these run. Raises Misuse."""
         server = self._supervisor.nodes.get("postgres")
         if server is None:  # a file, or somebody else's server
@@ -137,7 +145,7 @@ class Front:
         processes = sum(each.tier == "application" for each in workloads)
         return share(topology.database.pool, processes, room)
 
-    async def _start(self, added: Sequence[Workload]) -> None:
+    async def start(self, added: Sequence[Workload]) -> None:
         """Each can do its work when this returns."""
         await self._supervisor.start(added)
         await asyncio.gather(*(self._until_fit(each) for each in added))
@@ -193,15 +201,15 @@ class Front:
         other = [each for each in wanted if each.tier == "application" and nodes[each.name].workload != each]
         for host in dict.fromkeys(each.host for each in other):
             mine = [each for each in other if each.host == host]
-            if reduced := plan.balancer(topology, placement, without=host):
+            if reduced := plan.balancer(topology, placement, without=host.removesuffix(SUCCESSOR)):
                 await self._tell_balancers(reduced.files())
-            await self._drain([nodes[each.name] for each in mine])
+            await self.drain([nodes[each.name] for each in mine])
             await asyncio.gather(*(self._supervisor.replace(each) for each in mine))
             await asyncio.gather(*(self._until_fit(each) for each in mine))
             if whole := plan.balancer(topology, placement):
                 await self._tell_balancers(whole.files())
 
-    async def _retire(self, gone: Sequence[str], *, passes_bytes: bool) -> None:
+    async def retire(self, gone: Sequence[str], *, passes_bytes: bool) -> None:
         """Nobody is sent to them any more, whoever is there may finish, then they end.
 
         A balancer that `passes_bytes` cannot ask its clients to go: the servers do it.
@@ -211,13 +219,13 @@ class Front:
         balancers = set(gone) - set(servers)
         await handover.leave(nodes, balancers)
         if passes_bytes:
-            await self._ask("renew")
+            await self.ask("renew")
         await self._supervisor.remove(balancers)
         await handover.leave(nodes, servers)
-        await self._drain([nodes[name] for name in servers])
+        await self.drain([nodes[name] for name in servers])
         await self._supervisor.remove(servers)
 
-    async def _drain(self, servers: Sequence[Node]) -> None:
+    async def drain(self, servers: Sequence[Node]) -> None:
         """Until all their connections have ended. One that does not answer is not waited for."""
         pids = [node.pid for node in servers if node.pid is not None]
         if not pids:
@@ -234,22 +242,26 @@ class Front:
                         last_used = loop.time()
                     await asyncio.sleep(ASKED_EVERY_S)
 
-    def _published(self) -> endpoints.Endpoints:
+    def published(self) -> endpoints.Endpoints:
+        """The document that the application reads now."""
         return endpoints.read(self._state.placement().endpoints)
 
-    async def _publish(self, stage: str, pool: int) -> None:
+    async def publish(self, stage: str, pool: int) -> None:
         """Where everything is stays; the stage, and how many connections each process may have, change."""
-        before = self._published()
+        before = self.published()
         after = replace(before, stage=stage, database=replace(before.database, pool=pool))
         if after == before:
             return
         endpoints.write(self._state.placement().endpoints, replace(after, epoch=before.epoch + 1))
         self._state.epoch = before.epoch + 1
         self._state.note(self._state.notes)
-        await self._ask("reload")
+        await self.ask("reload")
 
-    async def _ask(self, command: str) -> None:
-        """Every process. One that hangs is no reason to stop: it obeys when it goes on."""
+    async def ask(self, command: str, only: Collection[int] | None = None) -> None:
+        """Every process, or those of the pids in `only`.
+
+        One that hangs is no reason to stop: it obeys when it goes on.
+        """
         with contextlib.suppress(FleetError):
-            async with Processes(self._state.placement().control) as processes:
+            async with Processes(self._state.placement().control, only) as processes:
                 await processes.ask(command, within_s=ANSWER_WITHIN_S)

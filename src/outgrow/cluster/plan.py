@@ -13,6 +13,7 @@ from outgrow.cluster.state import State
 from outgrow.endpoints import Endpoints
 from outgrow.engines import Placement
 from outgrow.engines.application import ALONE, FIRST, OWN_PORT, Application
+from outgrow.engines.autoscaler import Autoscaler
 from outgrow.engines.dashboard import Dashboard
 from outgrow.errors import FleetNotRunning
 from outgrow.topology import Topology
@@ -20,6 +21,7 @@ from outgrow.workload import Workload
 
 if TYPE_CHECKING:
     from outgrow.engines.envoy import Envoy
+    from outgrow.engines.postgres import Postgres
 
 
 class Plan(NamedTuple):
@@ -58,10 +60,7 @@ def plan(
     application, engine = _front(topology, placement)
     servers: tuple[Workload, ...] = ()
     url = None
-    if runs_postgres(topology):
-        from outgrow.engines.postgres import Postgres
-
-        postgres = Postgres(topology, placement)
+    if (postgres := _postgres(topology, placement)) is not None:
         servers, url = tuple(capped(each, topology) for each in postgres.workloads()), postgres.url
         application.owner_url, application.after = postgres.owner_url, (postgres.last,)
     if pooled := runs_pgbouncer(topology):
@@ -89,8 +88,25 @@ def plan(
         control=str(placement.control),
     )
     dashboard = Dashboard(topology, placement, dashboard_port)
-    whole = (*servers, *application.workloads(), *_balancers(topology, engine), *dashboard.workloads())
+    beside = (*Autoscaler(topology, placement).workloads(), *dashboard.workloads())
+    whole = (*servers, *application.workloads(), *_balancers(topology, engine), *beside)
     return Plan(whole, document)
+
+
+def migration(topology: Topology, placement: Placement) -> Workload:
+    """The job that brings the database of a running fleet to the newest migration of its code."""
+    application = Application(topology, placement)
+    if (postgres := _postgres(topology, placement)) is not None:
+        application.owner_url, application.after = postgres.owner_url, (postgres.last,)
+    return application.migration()
+
+
+def _postgres(topology: Topology, placement: Placement) -> Postgres | None:
+    if not runs_postgres(topology):
+        return None
+    from outgrow.engines.postgres import Postgres
+
+    return Postgres(topology, placement)
 
 
 def needs(topology: Topology) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,8 @@
 """What a fleet keeps in its directory, .outgrow/:
 
 supervisor.lock         held (flock) by the supervisor while it runs; the kernel lets go when it dies
-state.json              the children by pid and start time, to find them again after a crash
+state.json              the children by pid and start time, to find them again after a crash; releases
+autoscale.json          what the autoscaler sees
 endpoints.json          where everything is, for the application; stays as it was when the fleet ends
 secrets.json            the application's secrets, made once        } mode 0600
 operator-secrets.json   passwords of roles that can change schemas  }
@@ -22,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from outgrow import endpoints
+from outgrow.cluster.status import Autoscaling
 from outgrow.endpoints import Endpoints, Secrets
 from outgrow.engines import Placement
 from outgrow.errors import FleetBusy, FleetError, StateUnreadable
@@ -36,12 +38,18 @@ SOCKET_PATH_MAX = 100
 
 
 class Kept(msgspec.Struct):
-    """state.json. Notes of another boot of the machine mean nothing."""
+    """state.json. Notes of another boot of the machine mean nothing.
+
+    `scaled`: where outgrow.toml says so many servers, so many ran last, since the autoscaler wanted them.
+    `releases` are those that have run, the present one last.
+    """
 
     version: int = 1
     epoch: int = 0
     boot: str = ""
     notes: dict[str, Note] = {}
+    scaled: tuple[int, int] = (0, 0)
+    releases: tuple[int, ...] = ()
 
 
 class State:
@@ -54,8 +62,11 @@ class State:
         self.logs = self.folder / "logs"
         self.epoch = 0
         self.notes: dict[str, Note] = {}
+        self.scaled = (0, 0)
+        self.releases: tuple[int, ...] = ()
         self._file = self.folder / "state.json"
         self._lock = self.folder / "supervisor.lock"
+        self._autoscale = self.folder / "autoscale.json"
 
     def placement(self, host: str = "127.0.0.1") -> Placement:
         """Where its nodes live."""
@@ -126,14 +137,18 @@ class State:
     def note(self, notes: Mapping[str, Note]) -> None:
         """Remember these children."""
         self.notes = dict(notes)
-        self._keep(Kept(epoch=self.epoch, boot=orphans.boot_id(), notes=self.notes))
+        self._keep(Kept(1, self.epoch, orphans.boot_id(), self.notes, self.scaled, self.releases))
 
     def orphans(self) -> list[Note]:
         """Children of a supervisor that is gone and that still run. Raises StateUnreadable."""
         kept = self._kept()
-        self.epoch = kept.epoch
+        self.epoch, self.scaled, self.releases = kept.epoch, kept.scaled, kept.releases
         notes = kept.notes if kept.boot == orphans.boot_id() else {}
         return orphans.find(self.fleet, notes.values())
+
+    def ran(self) -> tuple[int, ...]:
+        """The releases that have run, the present one last. Raises StateUnreadable."""
+        return self._kept().releases
 
     def next_epoch(self, published: int) -> int:
         """One more than the last that `orphans` has found, and than the one that a growth has published."""
@@ -169,6 +184,19 @@ class State:
         """The document of the fleet that runs or has run last, if there was one."""
         path = self.placement().endpoints
         return endpoints.read(path) if path.exists() else None
+
+    def show(self, autoscaling: Autoscaling) -> None:
+        """What the autoscaler sees now. Written every second, so it does not wait for the disk."""
+        temporary = self._autoscale.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(autoscaling))
+        temporary.replace(self._autoscale)
+
+    def shown(self) -> Autoscaling | None:
+        """The same, read; None when there is none."""
+        try:
+            return msgspec.json.decode(self._autoscale.read_bytes(), type=Autoscaling)
+        except (OSError, msgspec.DecodeError):
+            return None
 
     @property
     def growth(self) -> Path:

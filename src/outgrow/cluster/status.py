@@ -26,8 +26,29 @@ class NodeStatus(msgspec.Struct, frozen=True):
     own: str | None = None
 
 
+class Autoscaling(msgspec.Struct, frozen=True):
+    """What the autoscaler sees and wants. Times are Unix time; `now` and `targets` by the target's key.
+
+    `last` is what it has done last, and why.
+    """
+
+    at: float = 0.0
+    servers: int = 0
+    minimum: int = 0
+    maximum: int = 0
+    targets: dict[str, float] = {}
+    now: dict[str, float | None] = {}
+    wanted: int = 0
+    reason: str = ""
+    last: str = ""
+    last_at: float | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
-    """The whole fleet. `warnings`: what its topology allows and hardly means."""
+    """The whole fleet. `warnings`: what its topology allows and hardly means.
+
+    `release` is the number of the code that runs; 0 if none is kept of it.
+    """
 
     application: str
     stage: str
@@ -38,3 +59,5 @@ class Status(msgspec.Struct, frozen=True):
     nodes: tuple[NodeStatus, ...]
     dashboard: str | None = None
     warnings: tuple[str, ...] = ()
+    release: int = 0
+    autoscale: Autoscaling | None = None

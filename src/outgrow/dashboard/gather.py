@@ -151,6 +151,11 @@ class Gatherer:
             for node in status.nodes
             if node.tier == "application" and node.own and node.state in ("ready", "stopping")
         }
+        moved = [
+            name for name, each in self._processes.items() if wanted.get(name, each.address) != each.address
+        ]
+        for name in moved:
+            self._processes.pop(name).close()
         for name in self._processes.keys() - wanted.keys():
             self._processes[name].close()
             if all(node.name != name for node in status.nodes):

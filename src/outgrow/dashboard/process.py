@@ -51,6 +51,7 @@ class Process:
 
     def __init__(self, node: str, host: str, port: int) -> None:
         self.node = node
+        self.address = f"{host}:{port}"
         self.figures: Figures | None = None
         self.health = Health()
         self._client = Client(host, port)

@@ -29,6 +29,12 @@ of the other pools."""
 OWN_PORT = 9400
 """The first worker of a server is also reached at the port after this one, alone; and so on."""
 
+SLOT_PORTS = 100
+"""More than a server has workers. In slot 1 these ports begin so much later."""
+
+SUCCESSOR = "~"
+"""What the host of a server in slot 1 has at the end of its name: it starts while the one before serves."""
+
 
 def processes(topology: Topology) -> int:
     """How many processes run the application."""
@@ -54,7 +60,7 @@ class Application:
 
     def workloads(self) -> tuple[Workload, ...]:
         """The migrations as a job, then every process, on sockets that outlive it."""
-        return (self._migrate(), *self.processes())
+        return (self.migration(), *self.processes())
 
     def processes(self) -> tuple[Workload, ...]:
         """Every process that serves. Each is also reached alone, at an address of its own."""
@@ -81,7 +87,7 @@ class Application:
 
     def _workers(self, server: Server, host: int) -> Iterator[Workload]:
         for worker in range(1, self._settings.workers + 1):
-            own = Address(self._place.neighbour(host), OWN_PORT + worker)
+            own = Address(self._place.neighbour(host), OWN_PORT + SLOT_PORTS * self._place.slot + worker)
             name = server.name if worker == 1 else f"{server.name}.{worker}"
             variables = {"OUTGROW_APP": self._settings.app, "OUTGROW_NODE": name}
             yield Workload(
@@ -89,22 +95,23 @@ class Application:
                 tier="application",
                 argv=(sys.executable, "-m", SERVE),
                 environment={**self._variables(), **self.balanced_by, **variables},
-                directory=str(self._place.application),
+                directory=str(self._place.code),
                 listen=(server.address, own),
-                host=server.name,
+                host=server.name + SUCCESSOR * self._place.slot,
                 cpu=self._cpu,
                 after=("migrate",),
                 readiness=Probe("http", own),
                 stop=Stop("TERM", grace_s=10),
             )
 
-    def _migrate(self) -> Workload:
+    def migration(self) -> Workload:
+        """The job that brings the database to the newest migration."""
         return Workload(
             name="migrate",
             kind="job",
             argv=(sys.executable, "-m", MIGRATE),
             environment={**self._variables(), **self.migration_variables()},
-            directory=str(self._place.application),
+            directory=str(self._place.code),
             after=self.after,
         )
 
@@ -112,7 +119,7 @@ class Application:
         """What the migrations need to know beside the endpoints."""
         variables = {"OUTGROW_SECRETS": str(self._place.operator_secrets)}
         if self._settings.migrations is not None:
-            variables["OUTGROW_MIGRATIONS"] = str(self._place.application / self._settings.migrations)
+            variables["OUTGROW_MIGRATIONS"] = str(self._place.code / self._settings.migrations)
         if self.owner_url is not None:
             variables["OUTGROW_MIGRATIONS_URL"] = self.owner_url
         return variables

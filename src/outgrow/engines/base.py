@@ -14,15 +14,31 @@ from outgrow.workload import Workload
 
 
 class Placement(NamedTuple):
-    """Where the nodes of a fleet live: the application's folder, the fleet's own, the host of a server."""
+    """Where the nodes of a fleet live: the application's folder, the fleet's own, the host of a server.
+
+    `release` is the number of the kept code that the application's processes run; 0 is what its folder holds.
+    `slot` is 0 or 1: a server and its successor run side by side, each with an own address in another slot.
+    """
 
     application: Path
     state: Path
     host: str
+    release: int = 0
+    slot: int = 0
 
     def neighbour(self, number: int) -> str:
         """The loopback host of another node of the fleet, from 1 to 254."""
         return f"{self.host.rpartition('.')[0]}.{number}"
+
+    @property
+    def releases(self) -> Path:
+        """The code of each deploy, in a folder named with its number."""
+        return self.state / "releases"
+
+    @property
+    def code(self) -> Path:
+        """Where the application's processes run."""
+        return self.releases / str(self.release) if self.release else self.application
 
     @property
     def data(self) -> Path:

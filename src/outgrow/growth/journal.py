@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from outgrow.errors import FleetError, Misuse, StateUnreadable
+from outgrow.cluster.control import bare
+from outgrow.errors import BeingChanged, Misuse, StateUnreadable
 from outgrow.topology import Topology
 
 LOCK_WAIT_S = 0.5
@@ -151,12 +152,12 @@ def _append(path: Path, line: bytes, *, after: int | None = None) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, why: str) -> Iterator[None]:
-    """Be the only one that changes this application. Raises FleetError that says who is, and why."""
+    """Be the only one that changes this application. Raises BeingChanged that says who does, and why."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _lock(descriptor):
-            raise FleetError(
+            raise BeingChanged(
                 f"this application is being changed: {_told_in(descriptor)}", hint="wait for it to end"
             )
         os.ftruncate(descriptor, 0)
@@ -206,12 +207,6 @@ def who() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}, process {os.getpid()}"
-
-
-def bare(topology: Topology) -> Topology:
-    """Without what must not be written down twice."""
-    replace = msgspec.structs.replace
-    return replace(topology, application=replace(topology.application, secret=None, environment={}))
 
 
 def require_none(journal: Journal) -> None:

@@ -42,6 +42,14 @@ async def leave(nodes: Mapping[str, Node], names: Collection[str]) -> None:
         await _until_accepted(left)
 
 
+def keep(nodes: Mapping[str, Node], names: Collection[str]) -> None:
+    """Who joins these nodes' addresses from now on gets no connection yet; `settled` gives it its share."""
+    for address in {each for name in names for each in nodes[name].workload.listen}:
+        for _, ours in _sockets(nodes, address):
+            steering.steer(ours, 0, sum(member.sockets for member in group(nodes, address)))
+            break
+
+
 def settled(nodes: Mapping[str, Node], address: Address) -> None:
     """Those who had to leave have closed: the kernel spreads connections over all that are left."""
     for _, member in _sockets(nodes, address):

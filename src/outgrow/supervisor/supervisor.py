@@ -29,7 +29,7 @@ from outgrow.supervisor.order import in_order, to_stop
 from outgrow.supervisor.probe import until_ready
 from outgrow.workload import Address, Workload
 
-TAIL_LINES = 12
+TAIL_LINES, TOLD_LINES = 12, 200
 ROTATE_EVERY_S = 1.0
 LEFT_GRACE_S = 2.0
 """For what outlives the node that has started it: that one has had its time."""
@@ -174,6 +174,15 @@ class Supervisor:
             await node.process.stop(node.workload.stop.signal, node.workload.stop.grace_s)
         node.workload = workload
         await self._start_or_fail(node)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Nodes get another name, and keep their place and all they have."""
+        renamed = {names.get(name, name): node for name, node in self.nodes.items()}
+        for name, node in renamed.items():
+            node.workload = msgspec.structs.replace(node.workload, name=name)
+        self.nodes.clear()
+        self.nodes.update(renamed)
+        self._note()
 
     def _on(self, host: str) -> list[Node]:
         """Who runs on an emulated host."""
@@ -340,7 +349,8 @@ class Supervisor:
     def _failure(self, node: Node, code: int, what: str) -> OutgrowError:
         tail = self._tail(node)
         if code == EXIT_TOLD:
-            for line in reversed(tail):
+            # Its predecessor may be writing into the same log.
+            for line in reversed(self._tail(node, TOLD_LINES)):
                 if (error := told(line)) is not None:
                     return error
         return NodeFailed(node.workload.name, f"{what} ({describe(code)})", log_tail=tail)
@@ -354,8 +364,8 @@ class Supervisor:
             text = f"cannot be asked whether it is ready: {error}"
         return NodeFailed(node.workload.name, text, log_tail=self._tail(node))
 
-    def _tail(self, node: Node) -> list[str]:
-        return self._logs.tail(node.workload.name, TAIL_LINES, since=node.log_start)
+    def _tail(self, node: Node, lines: int = TAIL_LINES) -> list[str]:
+        return self._logs.tail(node.workload.name, lines, since=node.log_start)
 
     def _set(self, node: Node, state: State, text: str = "") -> None:
         node.state, node.text = state, text
