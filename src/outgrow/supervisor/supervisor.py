@@ -14,9 +14,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -365,7 +365,10 @@ class Supervisor:
         return NodeFailed(node.workload.name, text, log_tail=self._tail(node))
 
     def _tail(self, node: Node, lines: int = TAIL_LINES) -> list[str]:
-        return self._logs.tail(node.workload.name, lines, since=node.log_start)
+        """What it said last. A process that is being replaced writes to the same log: the requests that it
+        answers meanwhile say nothing of why another has failed."""
+        said = self._logs.tail(node.workload.name, TAIL_LINES_READ, since=node.log_start)
+        return [line for line in said if not ACCESS_LINE <= _keys(line)][-lines:]
 
     def _set(self, node: Node, state: State, text: str = "") -> None:
         node.state, node.text = state, text
@@ -413,3 +416,10 @@ def describe(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:  # a real-time signal
         return f"killed by signal {-code}"
+
+
+def _keys(line: str) -> Set[str]:
+    """The keys of a line that is a JSON object, else none."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(line, type=dict[str, Any]).keys()
+    return frozenset()
