@@ -49,10 +49,10 @@ def test_the_engine_in_the_guide_is_one() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text()
     names: dict[str, Any] = {"__name__": "guide"}
     found = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
-    (code,) = (each for each in found if "class Redis" in each)
+    (code,) = (each for each in found if "class Nats" in each)
     exec(code, names)
     place = Placement(application=Path("/app"), state=Path("/app/.outgrow"), host="127.0.0.1")
-    (workload,) = names["Redis"](Topology(), place).workloads()
+    (workload,) = names["Nats"](Topology(), place).workloads()
     assert "127.0.0.1" in workload.argv
 
 

@@ -29,7 +29,10 @@ from outgrow.supervisor.order import in_order, to_stop
 from outgrow.supervisor.probe import until_ready
 from outgrow.workload import Address, Workload
 
-TAIL_LINES, TOLD_LINES = 12, 200
+TAIL_LINES, TOLD_LINES, READ_LINES = 12, 200, 500
+ACCESS_LINE = frozenset({"method", "path", "status"})
+"""What each line of an access log tells (runtime/telemetry/logs.py)."""
+
 ROTATE_EVERY_S = 1.0
 LEFT_GRACE_S = 2.0
 """For what outlives the node that has started it: that one has had its time."""
@@ -367,7 +370,7 @@ class Supervisor:
     def _tail(self, node: Node, lines: int = TAIL_LINES) -> list[str]:
         """What it said last. A process that is being replaced writes to the same log: the requests that it
         answers meanwhile say nothing of why another has failed."""
-        said = self._logs.tail(node.workload.name, TAIL_LINES_READ, since=node.log_start)
+        said = self._logs.tail(node.workload.name, READ_LINES, since=node.log_start)
         return [line for line in said if not ACCESS_LINE <= _keys(line)][-lines:]
 
     def _set(self, node: Node, state: State, text: str = "") -> None:
