@@ -371,7 +371,7 @@ class Supervisor:
         """What it said last. A process that is being replaced writes to the same log: the requests that it
         answers meanwhile say nothing of why another has failed."""
         said = self._logs.tail(node.workload.name, READ_LINES, since=node.log_start)
-        return [line for line in said if not ACCESS_LINE <= _keys(line)][-lines:]
+        return [line for line in said if not _keys(line) >= ACCESS_LINE][-lines:]
 
     def _set(self, node: Node, state: State, text: str = "") -> None:
         node.state, node.text = state, text
