@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import click
+import pytest
 from msgspec.structs import replace
 
 from outgrow.cli import status
@@ -13,6 +14,14 @@ from outgrow.cluster.status import Autoscaling
 from outgrow.growth.unfinished import Unfinished
 
 NOW = time.time()
+
+
+@pytest.fixture(autouse=True)
+def _the_clock_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the tests before have taken: what is shown are differences to now."""
+    monkeypatch.setattr(time, "time", lambda: NOW)
+
+
 DONE = NodeStatus("migrate", "job", "done", None, None, 0, NOW)
 APP = NodeStatus("app", "service", "ready", 42, "127.0.0.1:8000", 2, NOW - 7300, 0.25, 57 << 20)
 FAILED = NodeStatus("postgres", "service", "failed", None, None, 8, NOW, text="died too often")
