@@ -282,6 +282,10 @@ def test_a_cache_in_each_of_several_processes_is_a_warning(text: str, warned: bo
     assert ("cache.engine" in [problem.path for problem in warnings(parse(text))]) is warned
 
 
+def test_a_duration_that_may_be_absent_is_still_no_nonsense() -> None:
+    assert only_problem('[autoscale]\np95 = "0x"').path == "autoscale.p95"
+
+
 def test_a_contradiction_is_told_beside_other_mistakes() -> None:
     text = 'stage = 2\n[database]\nfile = "a.db"\npool = 0'
     assert [problem.path for problem in problems(text)] == ["database.file", "database.pool"]

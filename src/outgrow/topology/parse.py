@@ -146,8 +146,8 @@ class _Reading:
         value = _VARIABLE.sub(self._variable, raw) if isinstance(raw, str) else raw
         if place == "stage":
             return _stage(value)
-        if _is_duration(kind):
-            value = seconds(value)
+        if _is_duration(kind) and (duration := seconds(value)) is not None:
+            value = duration
         found = f", not {shown(raw)}" if may_be_shown(place) else ""
         return _converted(value, kind, f"must be {_accepted(kind)}{found}", _hint(raw, kind))
 
