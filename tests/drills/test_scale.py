@@ -305,8 +305,8 @@ def answered(fleet: RunningFleet, name: str) -> int:
 
 @at
 def test_a_second_equal_server_nearly_doubles_the_throughput(fleet: RunningFleet) -> None:
-    """Each a tenth of a core, so that two are seen to be twice as much on a small machine."""
-    done(fleet, "scale", "app=1", "app.cpu=0.1")
+    """Each a twentieth of a core, so that two are seen to be twice as much on a small machine."""
+    done(fleet, "scale", "app=1", "app.cpu=0.05")
     for warning in fleet.status().warnings:
         if "CPU" in warning:
             pytest.skip(warning)
