@@ -293,6 +293,17 @@ def test_traffic_at_a_server_that_is_out() -> None:
     assert not verdict.returns(out, SERVER, 12.5, within_s=2).held
 
 
+def test_sessions_that_are_lost() -> None:
+    asked = [attempt(n / 10, request="session", session=n % 3) for n in range(90)]
+    history = History(attempts=tuple(asked), calm=CALM, ended=ENDED)
+    assert verdict.sessions_kept(history, "session").held
+    asked[50] = replace(asked[50], failure="status 401")
+    asked[51] = replace(asked[51], failure="reset")  # another checker's
+    found = verdict.sessions_kept(replace(history, attempts=tuple(asked)), "session")
+    assert not found.held and found.figures == {"users": 3, "lost": 1} and len(found.cases) == 1
+    assert not verdict.sessions_kept(history, "another").held, "nobody has asked"
+
+
 def test_a_balancer_that_counts_anew_is_no_traffic() -> None:
     """One that was restarted begins at nothing."""
     restarted = sampled([(11, 60, False), (12, 60, False), (13, 0, False), (14, 0, False)])

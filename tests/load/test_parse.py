@@ -18,6 +18,7 @@ from outgrow.load.profile import (
     Request,
     Scenario,
     Section,
+    Session,
     Setup,
     User,
     Write,
@@ -204,6 +205,7 @@ SECTIONS: tuple[type[Section], ...] = (
     Read,
     Write,
     Marks,
+    Session,
 )
 
 

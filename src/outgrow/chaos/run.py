@@ -12,7 +12,7 @@ import msgspec
 
 from outgrow import cluster
 from outgrow.chaos import marks
-from outgrow.chaos.drills.drill import Drill
+from outgrow.chaos.drills.drill import Drill, OwnLoad
 from outgrow.chaos.faults.left import Left
 from outgrow.chaos.history import Attempt, Happening, History
 from outgrow.chaos.report import Report, report
@@ -85,6 +85,8 @@ class _Run:
     def __init__(self, drill: Drill, scene: Scene, scenario: Scenario, target: Target) -> None:
         longest = scene.topology.balancer.request_timeout + 5
         steady = scenario.steady(None, WHOLE_DAY_S)
+        if isinstance(drill, OwnLoad):
+            steady = drill.load(steady)
         self._drill = drill
         self._scene = scene
         self._target = target

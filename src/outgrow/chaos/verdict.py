@@ -111,6 +111,16 @@ def _reads_of_marks(history: History) -> Iterable[tuple[int, Attempt]]:
             yield max(told, default=0), each
 
 
+def sessions_kept(history: History, request: str, promise: str = "No user loses their session.") -> Finding:
+    """Whoever asked with their session, by the request of this name, was known."""
+    every = [each for each in history.attempts if each.request == request]
+    wrong = [each for each in every if each.failure.startswith("status 4")]
+    users, losers = {each.session for each in every}, {each.session for each in wrong}
+    text = f"{len(losers):,} of {len(users):,} users lost theirs; they asked {len(every):,} times"
+    figures = {"users": len(users), "lost": len(losers)}
+    return Finding(promise, bool(every) and not wrong, text, figures, _cases(wrong))
+
+
 def recovers(
     history: History, fault: float, *, within_s: float, promise: str = "", factor: float = FACTOR
 ) -> Finding:

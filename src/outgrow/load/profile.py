@@ -137,6 +137,14 @@ class Marks(Section, frozen=True, kw_only=True):
     at: Text
 
 
+class Session(Section, frozen=True, kw_only=True):
+    """[session]: how a user opens a session on the server, and how they see that it is still theirs."""
+
+    share: Annotated[float, _number(0.001, 1, "of all requests while the drill runs")] = 0.2
+    open: Request
+    check: Request
+
+
 class Scenario(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -160,6 +168,7 @@ class Scenario(Section, frozen=True, kw_only=True):
     request: dict[str, Request] = {}
     journey: dict[str, Journey] = {}
     marks: Marks | None = None
+    session: Session | None = None
 
     @property
     def phases(self) -> tuple[Phase, ...]:

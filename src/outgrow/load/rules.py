@@ -27,6 +27,7 @@ def contradictions(scenario: Scenario) -> list[Problem]:
         *_requests(scenario),
         *_journeys(scenario),
         *_marks(scenario),
+        *_session(scenario),
     ]
 
 
@@ -170,6 +171,13 @@ def _marks(scenario: Scenario) -> Iterator[Problem]:
         yield Problem("marks.read.path", "does not say which mark", hint="{unique} stands for it")
     if marks.write.method == "GET" or marks.read.method != "GET":
         yield Problem("marks", "must write what a GET reads", hint='write = { method = "POST", ... }')
+
+
+def _session(scenario: Scenario) -> Iterator[Problem]:
+    if scenario.session is not None:
+        known = {*OWN_NAMES, *scenario.draw, *_captured(scenario)}
+        yield from _request("session.open", scenario.session.open, known)
+        yield from _request("session.check", scenario.session.check, known)
 
 
 def _text(path: str, text: str, known: set[str]) -> Iterator[Problem]:

@@ -12,6 +12,6 @@ STAGE = Stage(
     ),
     due=(Due("autoscaling_wanted", ">", 0, 0, "autoscaling, or deploys that log nobody out, are wanted"),),
     adds="sessions in a shared store, and a controller that adds and removes servers",
-    promises=(Promise("Any server may die and no user notices."),),
+    promises=(Promise("Any server may die and no user notices.", drills=("lose-session",)),),
     cost="A session store to run, and limits and cool-downs to tune.",
 )

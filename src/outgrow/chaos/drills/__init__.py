@@ -16,6 +16,7 @@ TABLE = {
     "slow-server": "outgrow.chaos.drills.slow_server:SlowServer",
     "scale": "outgrow.chaos.drills.scale:Scale",
     "restart-balancer": "outgrow.chaos.drills.restart_balancer:RestartBalancer",
+    "lose-session": "outgrow.chaos.drills.lose_session:LoseSession",
     "kill-database": "outgrow.chaos.drills.kill_database:KillDatabase",
     "kill-supervisor": "outgrow.chaos.drills.kill_supervisor:KillSupervisor",
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from outgrow.chaos import verdict
 from outgrow.chaos.history import History
 from outgrow.chaos.scene import Scene
 from outgrow.chaos.verdict import Finding
 from outgrow.engines.envoy_clusters import CHECKS
+from outgrow.load.profile import Scenario
 from outgrow.topology import Topology
 
 SLACK_S = 2.0
@@ -30,6 +31,13 @@ class Drill(Protocol):
     def refuses(self, topology: Topology) -> str | None: ...
     async def run(self, scene: Scene) -> None: ...
     def verdict(self, history: History, topology: Topology) -> Iterator[Finding]: ...
+
+
+@runtime_checkable
+class OwnLoad(Protocol):
+    """A drill that needs more of the load than the others: `load` adds it, or raises Misuse."""
+
+    def load(self, scenario: Scenario) -> Scenario: ...
 
 
 def several_servers(topology: Topology) -> str | None:
