@@ -49,7 +49,7 @@ KEEP_ALIVE_S = 75
 FULL_COLLECTION_AFTER = 100
 """Collections of the middle generation before one that looks at everything (Python: 10).
 
-With a full cache of 50,000 entries that one stops the process for one to two seconds on a busy core. What a
+With a full cache of 50,000 entries such a look went with stops of one to two seconds on a busy core. What a
 request leaves behind in circles is young.
 """
 
