@@ -32,8 +32,8 @@ TABLE: dict[str, set[str]] = {
 """Package -> what it may import besides errors and itself. cli and dashboard may import everything."""
 
 DRIVERS: dict[str, tuple[str, ...]] = {
-    "asyncpg": ("runtime/database/postgres.py", "engines/postgres", "growth/data/postgres.py"),
-    "sqlite3": ("runtime/database/sqlite.py", "growth/data/sqlite.py"),
+    "asyncpg": ("runtime/database/postgres", "engines/postgres", "growth/data/postgres.py"),
+    "sqlite3": ("runtime/database/sqlite", "growth/data/sqlite.py"),
     "cachebox": ("runtime/cache/memory.py",),
     "opentelemetry": ("runtime/telemetry/otlp.py",),
     "uvicorn": ("runtime/serve.py",),

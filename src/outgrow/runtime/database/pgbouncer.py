@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from outgrow import endpoints, errors
 from outgrow.runtime.bookmark import Position
-from outgrow.runtime.database import postgres
-from outgrow.runtime.database.postgres import Row, lsn
+from outgrow.runtime.database import postgres, postgres_connection
+from outgrow.runtime.database.postgres_connection import changed, lsn
+from outgrow.runtime.database.postgres_rows import Row, processed
 from outgrow.runtime.database.unit import Read
 from outgrow.runtime.events import Events
 
@@ -33,7 +34,7 @@ class ReadInTransaction(Read, eq=False):
     _begins: str = "read"
 
 
-class Connection(postgres.Connection):
+class Connection(postgres_connection.Connection):
     """One connection to the pooler."""
 
     __slots__ = ()
@@ -47,7 +48,7 @@ class Connection(postgres.Connection):
             raise
         except Exception as error:
             raise self._translate(error, compiled.label) from error
-        return postgres.processed(compiled, cast("list[Row]", rows))
+        return processed(compiled, cast("list[Row]", rows))
 
     async def count(self, compiled: Compiled, parameters: Mapping[str, Any], /) -> int:
         """How many rows it changed; of a SELECT, how many it found."""
@@ -55,7 +56,7 @@ class Connection(postgres.Connection):
             sql, arguments = _said(compiled, parameters)
             prepared = await self.raw.prepare(sql, name="")
             await prepared.fetch(*arguments)
-            return postgres.changed(prepared.get_statusmsg())
+            return changed(prepared.get_statusmsg())
         except errors.OutgrowError:
             raise
         except Exception as error:
@@ -115,7 +116,7 @@ class PgBouncer(postgres.Postgres):
         """What a session keeps is not to be relied on, and PgBouncer refuses to be told most of it."""
         return {"server_settings": {"application_name": "outgrow"}, "statement_cache_size": 0}
 
-    async def _get_ready(self, raw: Any) -> postgres.Connection:
+    async def _get_ready(self, raw: Any) -> postgres_connection.Connection:
         await raw.execute(self.begins["read"])
         connection = await super()._get_ready(raw)
         await raw.execute("COMMIT")
