@@ -27,12 +27,17 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
+CONSISTENCY = r"^(?:strong|session|eventual|(?:bounded|pinned)\(\d{1,5}(?:\.\d{1,3})?(?:ms|s|m|h)\))$(?!\n)"
+"""How fresh reads are: "strong", "session", "eventual", "bounded(2s)" or "pinned(5s)"."""
+
 T = TypeVar("T")
 
 
 class Node(msgspec.Struct, frozen=True):
     """One database server. The URL carries no password.
 
+    `role` is what it was when the document was written. What it is now the server itself says: after a
+    failover the application follows without another document.
     `pooled`: at the URL is a pooler that gives each transaction, and not each client, a connection.
     """
 
@@ -55,7 +60,11 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class Database(msgspec.Struct, frozen=True):
-    """The database tier. `pool` is connections per process and node; times in seconds."""
+    """The database tier. `pool` is connections per process and node; times in seconds.
+
+    `replication` is how replicas follow the primary, and "none" where there are none. A replica that is
+    more than `max_lag_s` behind gets no reads.
+    """
 
     engine: Literal["sqlite", "postgres"]
     shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1)]
@@ -63,6 +72,8 @@ class Database(msgspec.Struct, frozen=True):
     statement_timeout_s: float = 30.0
     checkout_timeout_s: float = 5.0
     durability: Literal["full", "normal"] = "full"
+    replication: Literal["none", "async", "sync", "semi-sync"] = "none"
+    max_lag_s: float = 5.0
 
 
 class Cache(msgspec.Struct, frozen=True):
@@ -108,7 +119,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 1
     application: str
     stage: str
-    consistency: Literal["strong", "session", "eventual"] = "session"
+    consistency: Annotated[str, msgspec.Meta(pattern=CONSISTENCY)] = "session"
     database: Database
     cache: Cache = Cache()
     queue: Queue = Queue()
@@ -220,6 +231,7 @@ def passwords_of(topology: Topology) -> dict[str, str]:
         "*": topology.database.url,
         "migrations": topology.database.migrations_url,
         "sessions": topology.sessions.url,
+        **_own_replicas(topology),
     }
     found = {role: split_password(url)[1] for role, url in urls.items() if url is not None}
     return {role: password for role, password in found.items() if password is not None}
@@ -237,15 +249,17 @@ def from_topology(
     epoch: int = 1,
     database_url: str | None = None,
     pooled: bool = False,
+    replicas: Mapping[str, str] | None = None,
     sessions_url: str | None = None,
     secrets_file: str | None = None,
     control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `database_url` and `sessions_url` are where the fleet runs these tiers, and `pooled` whether the first is
-    a pooler's; without them the topology's own url or file counts. A password in a URL is left out: it is in
-    `passwords_of`. Raises Misuse when neither says where the database is.
+    `database_url` and `sessions_url` are where the fleet runs these tiers, `pooled` whether the first is
+    a pooler's, and `replicas` the URLs of the database's replicas by their names; without
+    them the topology's own urls or file count. A password in a URL is left out: it is in `passwords_of`.
+    Raises Misuse when neither says where the database is.
     """
     settings = topology.database
     url = database_url or settings.url
@@ -266,11 +280,13 @@ def from_topology(
         consistency=topology.application.consistency,
         database=Database(
             engine=settings.engine,
-            shards=(Shard("0", (Node("db", url, pooled=pooled),)),),
+            shards=(Shard("0", (Node("db", url, pooled=pooled), *_replicas(topology, replicas))),),
             pool=settings.pool,
             statement_timeout_s=settings.statement_timeout,
             checkout_timeout_s=settings.checkout_timeout,
             durability=settings.durability,
+            replication="async" if replicas or settings.replica_urls else "none",
+            max_lag_s=settings.max_lag,
         ),
         cache=Cache(engine=topology.cache.engine, entries_max=topology.cache.entries),
         queue=Queue(engine=topology.queue.engine, workers=topology.queue.workers),
@@ -284,6 +300,18 @@ def from_topology(
         secrets_file=secrets_file,
         control=control,
     )
+
+
+def _own_replicas(topology: Topology) -> dict[str, str]:
+    """Name -> URL of the replicas that the topology names itself."""
+    return {f"replica-{number}": url for number, url in enumerate(topology.database.replica_urls, 1)}
+
+
+def _replicas(topology: Topology, running: Mapping[str, str] | None) -> tuple[Node, ...]:
+    """The nodes beside the first. Through a pooler of one's own go these as well."""
+    pooled = running is None and topology.database.pooler == "pgbouncer"
+    urls = _own_replicas(topology) if running is None else running
+    return tuple(Node(name, split_password(url)[0], "replica", pooled) for name, url in urls.items())
 
 
 def _sessions(topology: Topology, url: str | None) -> Sessions:

@@ -33,6 +33,8 @@ pool = 7
 statement_timeout = "1m"
 checkout_timeout = "250ms"
 durability = "normal"
+max_lag = "2s"
+replica_urls = ["postgresql://me:hunter5@replica.internal/app"]
 [cache]
 engine = "off"
 entries = 5
@@ -201,6 +203,7 @@ def test_every_password_has_its_role() -> None:
         "*": "hunt/er2",
         "migrations": "hunter3",
         "sessions": "hunter4",
+        "replica-1": "hunter5",
     }
     assert endpoints.passwords_of(parse("")) == {}
 
@@ -217,6 +220,7 @@ def test_a_secret_of_any_form_gives_a_key() -> None:
 def test_everything_that_the_topology_says_is_in_the_document() -> None:
     made = endpoints.from_topology(parse(FULL), Path("/srv"), epoch=4, secrets_file="/srv/s.json")
     node = Node("db", "postgresql://me@db.internal:5432/app?sslmode=require")
+    replica = Node("replica-1", "postgresql://me@replica.internal/app", "replica")
     assert made == Endpoints(
         epoch=4,
         application="shop",
@@ -224,11 +228,13 @@ def test_everything_that_the_topology_says_is_in_the_document() -> None:
         consistency="strong",
         database=Database(
             engine="postgres",
-            shards=(Shard("0", (node,)),),
+            shards=(Shard("0", (node, replica)),),
             pool=7,
             statement_timeout_s=60.0,
             checkout_timeout_s=0.25,
             durability="normal",
+            replication="async",
+            max_lag_s=2.0,
         ),
         cache=endpoints.Cache(engine="off", entries_max=5),
         queue=endpoints.Queue(engine="database", workers=3),
@@ -278,6 +284,21 @@ def test_a_pooler_is_the_fleets_or_what_the_url_says() -> None:
     ), "the pooler of a fleet may not run yet"
 
 
+def test_the_fleet_says_where_its_replicas_are() -> None:
+    running = {"db-2": "postgresql://app@127.7.0.2/app"}
+    url = "postgresql://app@127.7.0.1/app"
+    made = endpoints.from_topology(parse("stage = 2"), Path("/srv"), database_url=url, replicas=running)
+    assert made.database.shards[0].nodes[1:] == (Node("db-2", running["db-2"], "replica"),)
+    assert made.database.replication == "async"
+
+
+@pytest.mark.parametrize("level", ["bounded(2s)", "pinned(1.5m)", "bounded(250ms)"])
+def test_a_consistency_with_a_duration(tmp_path: Path, level: str) -> None:
+    made = endpoints.from_topology(parse(f'application.consistency = "{level}"'), Path("/srv"))
+    endpoints.write(tmp_path / "endpoints.json", made)
+    assert endpoints.read(tmp_path / "endpoints.json").consistency == level
+
+
 def test_the_fleet_says_where_its_sessions_are() -> None:
     made = endpoints.from_topology(
         parse('sessions.engine = "redis"'), Path("/srv"), sessions_url="redis://app@127.7.0.2:6379"
@@ -314,7 +335,7 @@ def test_without_one_outgrow_toml_here_or_above(empty: Path, monkeypatch: pytest
     monkeypatch.chdir(empty / "in" / "here")
     found, secrets = endpoints.discover()
     assert found == endpoints.from_topology(parse(FULL), empty)
-    assert secrets.passwords == {"*": "hunt/er2", "migrations": "hunter3", "sessions": "hunter4"}
+    assert secrets.passwords == endpoints.passwords_of(parse(FULL))
     assert secrets == endpoints.secrets_of("tell-nobody-0123456789-0123456789", secrets.passwords)
 
 

@@ -122,6 +122,7 @@ MISTAKES = [
     ('[application]\nname = "postgres"', 2, "application.name", "keeps for itself"),
     ('[application]\napp = "app"', 2, "application.app", 'like "app:app", not "app"'),
     ('[application]\nconsistency = "sesion"', 2, "application.consistency", 'did you mean "session"?'),
+    ('[application]\nconsistency = "bounded"', 2, "application.consistency", '"bounded(2s)"'),
     ("[application]\nenvironment = 3", 2, "application.environment", "must be a table, not 3"),
     ("[application]\nenvironment.A = 3", 2, "application.environment.A", "must be a text"),
     ('[application.environment]\n"a b" = "c"', 2, "application.environment.a b", "the name must be"),
@@ -234,6 +235,18 @@ CONTRADICTIONS = [
         "before the host",
     ),
     ('[database]\nurl = "postgres://[0]/d"', "database.url", "an IPv6 address in brackets"),
+    ('stage = 2\n[database]\nreplica_urls = ["postgres://r/d"]', "database.replica_urls", "replicas of"),
+    ('[database]\nurl = "postgres://h/d"\nreplica_urls = ["postgres://h/d"]', "database.replica_urls", "url"),
+    (
+        '[database]\nurl = "postgres://h/d"\nreplica_urls = ["postgres://[0]/d"]',
+        "database.replica_urls",
+        "an IPv6 address in brackets",
+    ),
+    (
+        '[database]\nurl = "postgres://h/d"\nreplica_urls = ["postgres://r/d?password=x"]',
+        "database.replica_urls",
+        "before the host",
+    ),
     ('[sessions]\nurl = "redis://h"', "sessions.url", 'engine = "redis"'),
     ('[sessions]\nengine = "redis"\nurl = "redis://h?password=x"', "sessions.url", "before the host"),
     ('[sessions]\nengine = "redis"\nurl = "redis://[0]"', "sessions.url", "an IPv6 address in brackets"),
@@ -364,6 +377,7 @@ def test_broken_syntax(text: str, line: int | None, told: str) -> None:
         '[database]\nurl = "postgres://me:${PASSWORD}@@host/d"',
         '[database]\nmigrations_url = "postgres://me:hunter2@host:port/d"',
         '[database]\nurl = "postgres://host/d?password=hunter2"',
+        '[database]\nurl = "postgres://h/d"\nreplica_urls = ["mysql://me:hunter2@host/d"]',
     ],
 )
 def test_a_mistake_in_a_secret_does_not_show_it(text: str) -> None:

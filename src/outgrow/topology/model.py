@@ -91,6 +91,13 @@ RedisUrl = Annotated[
         examples=["rediss://app@redis.internal:6379/0"],
     ),
 ]
+Consistency = Annotated[
+    str,
+    Meta(
+        pattern=_whole(r"strong|session|eventual|(?:bounded|pinned)\(\d{1,5}(?:\.\d{1,3})?(?:ms|s|m|h)\)"),
+        examples=["strong", "session", "eventual", "bounded(2s)", "pinned(5s)"],
+    ),
+]
 CookieName = Annotated[
     str, Meta(pattern=_whole(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"), examples=["__Host-session"])
 ]
@@ -133,9 +140,7 @@ class Application(Section, frozen=True):
     cpu: Annotated[
         Cores | None, Meta(description="cores of each application server; by default fleet.host_cpu")
     ] = None
-    consistency: Annotated[
-        Literal["strong", "session", "eventual"], Meta(description="how fresh reads are by default")
-    ] = "session"
+    consistency: Annotated[Consistency, Meta(description="how fresh reads are by default")] = "session"
     secret: Annotated[
         Secret | None, Meta(description="every signing key derives from it; the fleet makes one")
     ] = None
@@ -161,6 +166,9 @@ class Database(Section, frozen=True):
     migrations_url: Annotated[
         PostgresUrl | None, Meta(description="the same database, as a role that may create tables")
     ] = None
+    replica_urls: Annotated[
+        tuple[PostgresUrl, ...], Meta(description="replicas of the database at url, of your own")
+    ] = ()
     programs: Annotated[
         Text | None,
         Meta(description="folder of a PostgreSQL installation to run instead of the packaged one"),
@@ -177,6 +185,7 @@ class Database(Section, frozen=True):
     durability: Annotated[
         Literal["full", "normal"], Meta(description="full: a commit survives a power cut")
     ] = "full"
+    max_lag: Annotated[Duration, Meta(description="a replica that is further behind gets no reads")] = 5.0
 
 
 class Cache(Section, frozen=True):
@@ -414,7 +423,10 @@ HIDDEN = "***"
 def may_be_shown(path: str) -> bool:
     """Whether the value of this key is no secret and holds none."""
     *tables, key = path.split(".")
-    return key not in ("secret", "environment") and "environment" not in tables and not key.endswith("url")
+    if key.isdecimal():
+        key = tables.pop()  # an element of an array is named by its number
+    hidden = key in ("secret", "environment") or "environment" in tables
+    return not (hidden or key.endswith(("url", "urls")))
 
 
 def without_secrets(path: str, value: Any) -> Any:
@@ -423,4 +435,6 @@ def without_secrets(path: str, value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return dict.fromkeys(value, HIDDEN)
+    if isinstance(value, tuple):
+        return tuple(without_secrets(path, each) for each in value)
     return re.sub(r"(://[^:@]*):.*@", rf"\1:{HIDDEN}@", value) if "://" in value else HIDDEN

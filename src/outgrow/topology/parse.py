@@ -195,7 +195,10 @@ def _hint(raw: Any, kind: Any) -> str:
     schema = alternative(msgspec.json.schema(kind))
     if "enum" in schema:
         return nearest(str(raw), [value for value in schema["enum"] if isinstance(value, str)])
-    return str(schema.get("description", "")) if "pattern" in schema and "examples" in schema else ""
+    if "pattern" not in schema or "examples" not in schema:
+        return ""
+    several = len(schema["examples"]) > 1 and nearest(str(raw), schema["examples"])
+    return several or str(schema.get("description", ""))
 
 
 def _unknown(key: str, path: str, types: Mapping[str, Any]) -> _Wrong:

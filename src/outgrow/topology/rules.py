@@ -212,6 +212,33 @@ RULES = (
         "the fleet's own database has its own roles",
     ),
     Rule(
+        ("database.replica_urls", "database.url"),
+        lambda topology, given: bool(topology.database.replica_urls) and not topology.database.url,
+        "need database.url",
+        "they are replicas of the database there",
+    ),
+    Rule(
+        ("database.replica_urls",),
+        lambda topology, given: not all(map(_is_readable, topology.database.replica_urls)),
+        "one of them names no host",
+        "write its name or its address, an IPv6 address in brackets",
+    ),
+    Rule(
+        ("database.replica_urls",),
+        lambda topology, given: any(map(_has_password_parameter, topology.database.replica_urls)),
+        "a password cannot be a parameter of a URL",
+        f"write it before the host: {_POSTGRES_EXAMPLE}",
+    ),
+    Rule(
+        ("database.replica_urls", "database.url"),
+        lambda topology, given: (
+            len({*topology.database.replica_urls, topology.database.url})
+            <= len(topology.database.replica_urls)
+        ),
+        "name a server twice",
+        "each is a server of its own, and none is that of url",
+    ),
+    Rule(
         ("database.programs", "database.url"),
         lambda topology, given: bool(topology.database.programs and topology.database.url),
         "contradicts database.url",

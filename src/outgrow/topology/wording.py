@@ -17,7 +17,7 @@ def accepted(schema: Schema) -> str:
     if "enum" in kind:
         return _one_of(kind["enum"])
     if "examples" in kind:
-        return f'a text like "{kind["examples"][0]}"'
+        return f"a text like {_one_of(kind['examples'])}"
     match kind["type"]:
         case "integer":
             return f"a whole number{_bounds(kind)}"
