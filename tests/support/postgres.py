@@ -103,11 +103,7 @@ class PostgresServer:
         """The power is gone: every process of it dies at once."""
         if self.process is None:
             return
-        postmaster = self.process.pid
-        os.kill(postmaster, signal.SIGSTOP)  # so that it has no more children than those seen here
-        children = [
-            int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        ]
+        postmaster, *children = self.freeze()
         for pid in (postmaster, *children):
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -116,6 +112,21 @@ class PostgresServer:
         while any(map(_lives, children)):  # the last of them frees the shared memory
             assert time.monotonic() < deadline, f"some of {children} do not die"
             time.sleep(0.01)
+
+    def freeze(self) -> list[int]:
+        """SIGSTOP for every process of it; returns them, the first is the one that the others belong to."""
+        assert self.process is not None
+        postmaster = self.process.pid
+        os.kill(postmaster, signal.SIGSTOP)  # so that it has no more children than those seen here
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        for pid in map(int, children):
+            os.kill(pid, signal.SIGSTOP)
+        return [postmaster, *map(int, children)]
+
+    def thaw(self, processes: list[int]) -> None:
+        """SIGCONT for those that `freeze` has stopped."""
+        for pid in reversed(processes):
+            os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and remove its folder."""

@@ -20,6 +20,7 @@ environment = { API_KEY = "hunter2" }
 [database]
 url = "postgresql://me:hunter2@db.internal:5432/app"
 migrations_url = "postgresql://owner:hunter2@db.internal/app?sslmode=require"
+replica_urls = ["postgresql://me:hunter2@replica.internal:5432/app"]
 """
 
 
