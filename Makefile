@@ -24,9 +24,9 @@ run: $(READY) ## Serve the example application at http://127.0.0.1:8000 (PORT=..
 	@$(BIN)/outgrow up examples/conduit --stage single-server --port $(PORT)
 
 test: lint ## Run every check and every test.
-	@# A PostgreSQL with TLS, which the packaged one has not, a Redis, a PgBouncer, and a browser. At a desk what needs them is skipped.
+	@# A PostgreSQL with TLS, which the packaged one has not, Redis, PgBouncer, etcd, and a browser. At a desk what needs them is skipped.
 	@$(if $(CI),test -d /usr/lib/postgresql || scripts/debian.sh no-such-command=postgresql)
-	@$(if $(CI),PATH=$$PATH:/usr/sbin scripts/debian.sh redis-server=redis-server pgbouncer=pgbouncer chromium=chromium chromedriver=chromium-driver)
+	@$(if $(CI),PATH=$$PATH:/usr/sbin scripts/debian.sh redis-server=redis-server pgbouncer=pgbouncer etcd=etcd-server chromium=chromium chromedriver=chromium-driver)
 	$(BIN)/pytest
 
 lint: $(READY) ## Run the checks that need no server: style, types, architecture, generated documents.

@@ -30,6 +30,9 @@ VERSION = 1
 CONSISTENCY = r"^(?:strong|session|eventual|(?:bounded|pinned)\(\d{1,5}(?:\.\d{1,3})?(?:ms|s|m|h)\))$(?!\n)"
 """How fresh reads are: "strong", "session", "eventual", "bounded(2s)" or "pinned(5s)"."""
 
+DATABASE = "db"
+"""What the one node of a database is called."""
+
 T = TypeVar("T")
 
 
@@ -247,32 +250,19 @@ def from_topology(
     directory: Path,
     *,
     epoch: int = 1,
-    database_url: str | None = None,
-    pooled: bool = False,
-    replicas: Mapping[str, str] | None = None,
+    nodes: tuple[Node, ...] = (),
     sessions_url: str | None = None,
     secrets_file: str | None = None,
     control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `database_url` and `sessions_url` are where the fleet runs these tiers, `pooled` whether the first is
-    a pooler's, and `replicas` the URLs of the database's replicas by their names; without
-    them the topology's own urls or file count. A password in a URL is left out: it is in `passwords_of`.
-    Raises Misuse when neither says where the database is.
+    `nodes` and `sessions_url` are where the fleet runs these tiers; without them the topology's own urls or
+    file count. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when neither says
+    where the database is.
     """
     settings = topology.database
-    url = database_url or settings.url
-    if url is not None:
-        pooled = pooled or (database_url is None and settings.pooler == "pgbouncer")
-        url, _ = split_password(url)
-    elif settings.file is not None:
-        url = f"sqlite:///{directory / settings.file}"
-    if url is None:
-        raise Misuse(
-            f"stage {topology.stage} needs a PostgreSQL, and no url says where it is",
-            hint='`outgrow up` starts one, or write url = "postgresql://..." under [database]',
-        )
+    nodes = nodes or _own_nodes(topology, directory)
     return Endpoints(
         epoch=epoch,
         application=topology.application.name,
@@ -280,12 +270,12 @@ def from_topology(
         consistency=topology.application.consistency,
         database=Database(
             engine=settings.engine,
-            shards=(Shard("0", (Node("db", url, pooled=pooled), *_replicas(topology, replicas))),),
+            shards=(Shard("0", nodes),),
             pool=settings.pool,
             statement_timeout_s=settings.statement_timeout,
             checkout_timeout_s=settings.checkout_timeout,
             durability=settings.durability,
-            replication="async" if replicas or settings.replica_urls else "none",
+            replication=settings.replication if len(nodes) > 1 else "none",
             max_lag_s=settings.max_lag,
         ),
         cache=Cache(engine=topology.cache.engine, entries_max=topology.cache.entries),
@@ -307,11 +297,20 @@ def _own_replicas(topology: Topology) -> dict[str, str]:
     return {f"replica-{number}": url for number, url in enumerate(topology.database.replica_urls, 1)}
 
 
-def _replicas(topology: Topology, running: Mapping[str, str] | None) -> tuple[Node, ...]:
-    """The nodes beside the first. Through a pooler of one's own go these as well."""
-    pooled = running is None and topology.database.pooler == "pgbouncer"
-    urls = _own_replicas(topology) if running is None else running
-    return tuple(Node(name, split_password(url)[0], "replica", pooled) for name, url in urls.items())
+def _own_nodes(topology: Topology, directory: Path) -> tuple[Node, ...]:
+    """What outgrow.toml names. Through a pooler of one's own go the replicas as well."""
+    settings = topology.database
+    if settings.url is not None:
+        pooled = settings.pooler == "pgbouncer"
+        urls = _own_replicas(topology).items()
+        replicas = (Node(name, split_password(url)[0], "replica", pooled) for name, url in urls)
+        return (Node(DATABASE, split_password(settings.url)[0], pooled=pooled), *replicas)
+    if settings.file is not None:
+        return (Node(DATABASE, f"sqlite:///{directory / settings.file}"),)
+    raise Misuse(
+        f"stage {topology.stage} needs a PostgreSQL, and no url says where it is",
+        hint='`outgrow up` starts one, or write url = "postgresql://..." under [database]',
+    )
 
 
 def _sessions(topology: Topology, url: str | None) -> Sessions:

@@ -69,6 +69,7 @@ class Workload(msgspec.Struct, frozen=True):
     refuses no connection. `tier` is where it is drawn: "application", "database"; jobs and what only
     watches have none. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
     The last of several `listen` sockets is the process's own, where others of its name share the first.
+    `serves` is where it answers those whom it is for, where nothing else here says it.
     `claims` are addresses on which the program listens by itself, with SO_REUSEPORT: nobody outside the
     fleet gets them meanwhile. `host` is the emulated machine on which it runs, and `cpu` how many cores
     that has; None: no limit.
@@ -90,6 +91,7 @@ class Workload(msgspec.Struct, frozen=True):
     restart: Restart = Restart()
     stop: Stop = Stop()
     unprivileged: bool = False
+    serves: Address | None = None
 
     @property
     def own(self) -> Address | None:

@@ -10,7 +10,7 @@ from outgrow.stages import LADDER, Stage
 from outgrow.topology import STAGES, Topology, parse
 from tests.support.source import ROOT, SOURCE
 
-BUILT = {1, 2, 3, 4}
+BUILT = {1, 2, 3, 4, 5}
 
 
 def test_eleven_stages_in_order_under_the_names_of_the_topology() -> None:
@@ -113,7 +113,7 @@ def test_what_is_not_built_says_so(stage: Stage) -> None:
         stages.apply(parse(""), stage.name)
     assert caught.value.exit_code == 2
     assert caught.value.hint == (
-        "built so far: 1 single-server, 2 separate-database, 3 scale-out, 4 load-balancer"
+        "built so far: 1 single-server, 2 separate-database, 3 scale-out, 4 load-balancer, 5 replication"
     )
 
 
@@ -137,6 +137,19 @@ def test_to_stage_2() -> None:
 
 def test_a_file_of_ones_own_stays_behind() -> None:
     assert stages.apply(parse('database.file = "my.db"'), 2) == parse("stage = 2")
+
+
+def test_to_replication_and_back() -> None:
+    for number in (2, 3, 4):
+        grown = stages.apply(parse(f"stage = {number}{OWN}"), 5)
+        assert grown == parse(f"stage = 5{OWN}") and grown.database.replicas == 2
+        assert stages.apply(grown, number) == stages.apply(parse(f"stage = 4{OWN}"), number)
+    asked = stages.apply(parse("stage = 2\ndatabase.replicas = 3"), 5)
+    assert asked.database.replicas == 3
+    assert stages.apply(parse("stage = 2\ndatabase.replicas = 3"), 4).database.replicas == 3
+    own = 'stage = 2\ndatabase.url = "postgres://h/d"\ndatabase.replica_urls = ["postgres://r/d"]'
+    assert stages.apply(parse(own), 5).database.replicas == 0
+    assert stages.apply(stages.apply(parse("stage = 5"), 1), 5) == parse("stage = 5")
 
 
 def test_back_to_stage_1() -> None:

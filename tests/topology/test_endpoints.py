@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from outgrow import endpoints
 from outgrow.endpoints import Database, Endpoints, Node, Secrets, Shard
@@ -263,10 +264,9 @@ def test_defaults_are_the_same_on_both_sides() -> None:
 
 
 def test_the_fleet_says_where_its_database_is() -> None:
-    made = endpoints.from_topology(
-        parse("stage = 2"), Path("/srv"), database_url="postgresql://app@127.7.0.1/app"
-    )
-    assert made.database.shards[0].nodes[0].url == "postgresql://app@127.7.0.1/app"
+    node = Node("db", "postgresql://app@127.7.0.1/app")
+    made = endpoints.from_topology(parse("stage = 2"), Path("/srv"), nodes=(node,))
+    assert made.database.shards[0].nodes == (node,)
     with pytest.raises(Misuse, match="needs a PostgreSQL") as caught:
         endpoints.from_topology(parse("stage = 2"), Path("/srv"))
     assert "url" in caught.value.hint
@@ -278,18 +278,22 @@ def test_a_pooler_is_the_fleets_or_what_the_url_says() -> None:
 
     own = '[database]\nurl = "postgresql://app@h/app"\nmigrations_url = "postgresql://owner@h2/app"\n'
     assert pooled(f'{own}pooler = "pgbouncer"') and not pooled(own)
-    assert pooled("stage = 2", database_url="postgresql://app@127.7.0.1/app", pooled=True)
-    assert not pooled(
-        'stage = 2\n[database]\npooler = "pgbouncer"', database_url="postgresql://app@127.7.0.1/app"
-    ), "the pooler of a fleet may not run yet"
+    node = Node("db", "postgresql://app@127.7.0.1/app")
+    assert pooled("stage = 2", nodes=(replace(node, pooled=True),))
+    assert not pooled('stage = 2\n[database]\npooler = "pgbouncer"', nodes=(node,)), "it may not run yet"
 
 
 def test_the_fleet_says_where_its_replicas_are() -> None:
-    running = {"db-2": "postgresql://app@127.7.0.2/app"}
-    url = "postgresql://app@127.7.0.1/app"
-    made = endpoints.from_topology(parse("stage = 2"), Path("/srv"), database_url=url, replicas=running)
-    assert made.database.shards[0].nodes[1:] == (Node("db-2", running["db-2"], "replica"),)
-    assert made.database.replication == "async"
+    nodes = (
+        Node("db-1", "postgresql://app@127.7.0.1/app"),
+        Node("db-2", "postgresql://app@127.7.0.2/app", "replica"),
+    )
+    text = 'stage = 5\ndatabase.replication = "sync"'
+    made = endpoints.from_topology(parse(text), Path("/srv"), nodes=nodes)
+    assert made.database.shards[0].nodes == nodes
+    assert made.database.replication == "sync"
+    alone = endpoints.from_topology(parse("stage = 2"), Path("/srv"), nodes=nodes[:1])
+    assert alone.database.replication == "none"
 
 
 @pytest.mark.parametrize("level", ["bounded(2s)", "pinned(1.5m)", "bounded(250ms)"])

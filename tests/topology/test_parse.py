@@ -46,7 +46,7 @@ def test_an_empty_file_is_stage_1() -> None:
     topology = parse("")
     assert topology.stage == "single-server"
     assert topology.application == Application(servers=1)
-    assert topology.database == Database(engine="sqlite", file=".outgrow/data/app.db")
+    assert topology.database == Database(engine="sqlite", file=".outgrow/data/app.db", replicas=0)
 
 
 def test_how_many_servers_a_stage_has() -> None:
@@ -246,6 +246,18 @@ CONTRADICTIONS = [
         '[database]\nurl = "postgres://h/d"\nreplica_urls = ["postgres://r/d?password=x"]',
         "database.replica_urls",
         "before the host",
+    ),
+    ("[database]\nreplicas = 1", "database.replicas", 'stage = "replication"'),
+    ('[database]\nreplicas = 1\nurl = "postgres://h/d"', "database.replicas", "replica_urls"),
+    ('stage = 5\n[database]\npooler = "pgbouncer"', "database.pooler", "remove the pooler"),
+    ('[database]\nreplication = "sync"', "database.replication", 'stage = "replication"'),
+    ('stage = 2\n[database]\nreplication = "sync"', "database.replication", "replicas = 2"),
+    ('stage = 5\n[database]\nreplication = "sync"\nreplicas = 0', "database.replication", "replicas = 2"),
+    ("stage = 5\n[database]\nsync_strict = true", "database.sync_strict", "nobody waits"),
+    (
+        'stage = 5\n[database]\nreplication = "sync"\nsync_timeout = "500ms"',
+        "database.sync_timeout",
+        "given up",
     ),
     ('[sessions]\nurl = "redis://h"', "sessions.url", 'engine = "redis"'),
     ('[sessions]\nengine = "redis"\nurl = "redis://h?password=x"', "sessions.url", "before the host"),
@@ -474,3 +486,13 @@ def as_toml(value: object) -> str:
         case dict():
             return f"{{{', '.join(f'{as_toml(key)} = {as_toml(each)}' for key, each in value.items())}}}"
     return str(value)
+
+
+def test_replicas_come_with_their_stage_or_when_asked_for() -> None:
+    def replicas(text: str) -> int | None:
+        return parse(text).database.replicas
+
+    assert [replicas(f"stage = {number}") for number in (1, 2, 4, 5)] == [0, 0, 0, 2]
+    assert replicas("stage = 2\ndatabase.replicas = 3") == 3
+    assert replicas("stage = 5\ndatabase.replicas = 0") == 0
+    assert replicas('stage = 5\ndatabase.url = "postgres://h/d"') == 0

@@ -156,6 +156,7 @@ def _postgres(topology: Topology | None) -> Iterator[Check]:
     if found.tls:
         yield _program(group, "openssl", "apt-get install openssl", needed=needed)
     yield _pgbouncer(group, topology)
+    yield _etcd(group, topology)
 
 
 def _pgbouncer(group: str, topology: Topology | None) -> Check:
@@ -168,6 +169,18 @@ def _pgbouncer(group: str, topology: Topology | None) -> Check:
     except EngineMissing as error:
         return _check(group, "PgBouncer", error.message, ok=False, fix=error.hint, needed=needed)
     return Check(group, "PgBouncer", "ok", str(found))
+
+
+def _etcd(group: str, topology: Topology | None) -> Check:
+    """What agrees on the primary, where the database has replicas."""
+    from outgrow.engines import etcd
+
+    needed = _runs_postgres(topology) and topology is not None and topology.database.copies > 0
+    try:
+        found = etcd.find()
+    except EngineMissing as error:
+        return _check(group, "etcd", error.message, ok=False, fix=error.hint, needed=needed)
+    return Check(group, "etcd", "ok", str(found))
 
 
 def _envoy(topology: Topology | None) -> Iterator[Check]:

@@ -74,7 +74,9 @@ def text(status: Status, summary: Summary | None = None, *, growth: Unfinished |
     head = f"{strong(status.application)} runs at stage {number}, {status.stage}, for {runs}"
     nodes = [node for node in status.nodes if node.kind == "service" or node.state != "done"]
     scaling = f"\n{_autoscale(status.autoscale)}" if status.autoscale is not None else ""
-    rows = table(_HEADINGS, [_row(node) for node in nodes], right=_FIGURES)
+    roles = any(node.role for node in nodes)
+    headings = (*_HEADINGS, "role") if roles else _HEADINGS
+    rows = table(headings, [(*_row(node), _role(node))[: len(headings)] for node in nodes], right=_FIGURES)
     reasons = [f"\n{bad(node.name)} {node.text}" for node in nodes if node.state == "failed" and node.text]
     release = f", release {status.release}" if status.release else ""
     supervisor = dim(f"supervisor {status.supervisor_pid}, epoch {status.epoch}{release}")
@@ -143,6 +145,17 @@ def _autoscale(now: Autoscaling) -> str:
     head = f"autoscale   {now.servers} of {now.minimum} to {now.maximum} servers   {'   '.join(shown)}"
     last = f"\n{dim(f'{now.last}, {units.span(time.time() - now.last_at)} ago')}" if now.last_at else ""
     return f"{head}\n{dim(now.reason)}{last}"
+
+
+def _role(node: NodeStatus) -> str:
+    """Of a database with replicas: who the primary is, and how far the others are behind."""
+    if not node.role:
+        return ""
+    timeline = dim(f"timeline {node.timeline}")
+    if node.role == "primary":
+        return f"{strong(node.role)}, {timeline}"
+    behind = f", {units.size(node.lag)} behind" if node.lag else ""
+    return f"{node.role}, {timeline}{behind}"
 
 
 def _row(node: NodeStatus) -> tuple[str, ...]:

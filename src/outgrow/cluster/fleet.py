@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -30,6 +30,9 @@ from outgrow.topology import Topology
 from outgrow.topology.rules import complete, warnings
 from outgrow.workload import Address, Workload
 
+if TYPE_CHECKING:
+    from outgrow.cluster.replication import Replication
+
 Tell = Callable[[Change], None]
 
 SESSIONS_NODE = 250
@@ -48,6 +51,8 @@ class Fleet:
         self._supervisor: Supervisor | None = None
         self._front: Front | None = None
         self._rollout: Rollout | None = None
+        self._replication: Replication | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._place = self._state.placement()
         self._written = topology.application.count
         self._stop = asyncio.Event()
@@ -68,6 +73,8 @@ class Fleet:
             def told(change: Change) -> None:
                 tell(change)
                 control.tell(change)
+                if self._replication is not None:
+                    self._replication.heard(change)
 
             supervisor = Supervisor(
                 Logs(self._state.logs), self._state.fleet, tell=told, noted=self._state.note
@@ -75,6 +82,7 @@ class Fleet:
             self._supervisor, self._nodes = supervisor, supervisor.nodes
             self._front = Front(supervisor, self._state, told)
             self._rollout = Rollout(supervisor, self._front)
+            await self._watch_replicas()
             try:
                 await control.open()
                 if await _unless(stop, supervisor.start(planned.workloads)):
@@ -82,6 +90,20 @@ class Fleet:
                     await stop.wait()
             finally:
                 await _whatever_happens(self._end(supervisor, control))
+
+    async def _watch_replicas(self) -> None:
+        """As long as the database has some."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            self._replication = self._watching = None
+        if plan.replicated(self._topology):
+            from outgrow.cluster.replication import Replication
+            from outgrow.engines.patroni import Patroni
+
+            engine = Patroni(self._topology, self._place)
+            self._replication = Replication(engine, self._nodes, told=lambda failover: None)
+            self._watching = asyncio.create_task(self._replication.run())
 
     def request_stop(self) -> None:
         """End as soon as possible."""
@@ -159,6 +181,8 @@ class Fleet:
 
     async def _end(self, supervisor: Supervisor, control: Control) -> None:
         try:
+            if self._watching is not None:
+                self._watching.cancel()
             # The balancers first: they let what is under way end while there are servers for it.
             await supervisor.remove([each for each in self._nodes if self._tier(each) == "balancer"])
             await supervisor.stop()
@@ -184,6 +208,7 @@ class Fleet:
             warnings=self._warnings(),
             release=next(reversed(self._state.releases), 0),
             autoscale=self._state.shown() if self._topology.autoscale.on else None,
+            failovers=self._replication.failovers if self._replication is not None else (),
         )
 
     def _scheme(self) -> str:
@@ -203,6 +228,9 @@ class Fleet:
         workload = node.workload
         pid = node.pid
         cpu, memory = self._meter.look(pid) if measured and pid is not None else (None, None)
+        role, timeline, lag = (
+            self._replication.part(name) if self._replication is not None else ("", None, None)
+        )
         return NodeStatus(
             name=name,
             kind=workload.kind,
@@ -216,6 +244,9 @@ class Fleet:
             cpu=cpu,
             memory=memory,
             text=node.text,
+            role=role,
+            timeline=timeline,
+            lag=lag,
         )
 
     def _end_orphans(self, tell: Tell) -> None:
@@ -324,7 +355,7 @@ def _address(workload: Workload) -> str | None:
     """Where it can be reached."""
     probe = workload.readiness
     address = probe.address if probe is not None else None
-    return str(next(iter((*workload.listen, *workload.claims)), address) or "") or None
+    return str(workload.serves or next(iter((*workload.listen, *workload.claims)), address) or "") or None
 
 
 def _in_url(host: str) -> str:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from outgrow import endpoints
 from outgrow.cluster.state import State
-from outgrow.endpoints import Endpoints
+from outgrow.endpoints import Endpoints, Node
 from outgrow.engines import Placement
 from outgrow.engines.application import ALONE, FIRST, OWN_PORT, Application
 from outgrow.engines.autoscaler import Autoscaler
@@ -21,6 +21,7 @@ from outgrow.workload import Workload
 
 if TYPE_CHECKING:
     from outgrow.engines.envoy import Envoy
+    from outgrow.engines.patroni import Patroni
     from outgrow.engines.postgres import Postgres
 
 
@@ -34,6 +35,11 @@ class Plan(NamedTuple):
 def runs_postgres(topology: Topology) -> bool:
     """Whether the fleet itself runs the PostgreSQL of this topology."""
     return topology.database.engine == "postgres" and topology.database.url is None
+
+
+def replicated(topology: Topology) -> bool:
+    """Whether the fleet itself runs a primary and replicas for this topology."""
+    return runs_postgres(topology) and topology.database.copies > 0
 
 
 def runs_redis(topology: Topology) -> bool:
@@ -59,15 +65,16 @@ def plan(
     """What this topology needs at this place. Raises EngineMissing."""
     application, engine = _front(topology, placement)
     servers: tuple[Workload, ...] = ()
-    url = None
-    if (postgres := _postgres(topology, placement)) is not None:
-        servers, url = tuple(capped(each, topology) for each in postgres.workloads()), postgres.url
-        application.owner_url, application.after = postgres.owner_url, (postgres.last,)
-    if pooled := runs_pgbouncer(topology):
+    nodes: tuple[Node, ...] = ()
+    if (database := own_database(topology, placement)) is not None:
+        servers, nodes = tuple(capped(each, topology) for each in database.workloads()), database.nodes
+        application.owner_url, application.after = database.owner_url, (database.last,)
+    if runs_pgbouncer(topology):
         from outgrow.engines.pgbouncer import PgBouncer
 
         pooler = PgBouncer(topology, placement)
-        servers, url = (*servers, *(capped(each, topology) for each in pooler.workloads())), pooler.url
+        servers = (*servers, *(capped(each, topology) for each in pooler.workloads()))
+        nodes = (Node(endpoints.DATABASE, pooler.url, pooled=True),)
         application.after = (*application.after, pooler.last)
     sessions_url = None
     if runs_redis(topology):
@@ -81,8 +88,7 @@ def plan(
         topology,
         placement.application,
         epoch=epoch,
-        database_url=url,
-        pooled=pooled,
+        nodes=nodes,
         sessions_url=sessions_url,
         secrets_file=str(placement.secrets),
         control=str(placement.control),
@@ -96,14 +102,19 @@ def plan(
 def migration(topology: Topology, placement: Placement) -> Workload:
     """The job that brings the database of a running fleet to the newest migration of its code."""
     application = Application(topology, placement)
-    if (postgres := _postgres(topology, placement)) is not None:
-        application.owner_url, application.after = postgres.owner_url, (postgres.last,)
+    if (database := own_database(topology, placement)) is not None:
+        application.owner_url, application.after = database.owner_url, (database.last,)
     return application.migration()
 
 
-def _postgres(topology: Topology, placement: Placement) -> Postgres | None:
+def own_database(topology: Topology, placement: Placement) -> Postgres | Patroni | None:
+    """The engine of the database, where the fleet runs one. Raises EngineMissing."""
     if not runs_postgres(topology):
         return None
+    if replicated(topology):
+        from outgrow.engines.patroni import Patroni
+
+        return Patroni(topology, placement)
     from outgrow.engines.postgres import Postgres
 
     return Postgres(topology, placement)
@@ -117,7 +128,12 @@ def needs(topology: Topology) -> tuple[tuple[int, int], ...]:
     from outgrow.engines.pgbouncer import PORT as POOLER_PORT
     from outgrow.engines.postgres import PORT
 
-    return ((1, PORT), (1, POOLER_PORT), (ALONE, port), (FIRST, port))
+    usual = ((1, PORT), (1, POOLER_PORT), (ALONE, port), (FIRST, port))
+    if not replicated(topology):
+        return usual
+    from outgrow.engines import etcd, patroni
+
+    return (*usual, (patroni.FIRST, PORT), (etcd.FIRST, etcd.CLIENTS))
 
 
 def front(topology: Topology, placement: Placement) -> tuple[Workload, ...]:
@@ -182,9 +198,11 @@ def migration_variables(topology: Topology, directory: Path) -> dict[str, str]:
     if runs_postgres(topology):
         if state.holder() is None:
             raise FleetNotRunning(str(directory))
-        from outgrow.engines.postgres import Postgres
-
         document = endpoints.read(placement.endpoints)
         host = str(urlsplit(document.database.shards[0].nodes[0].url).hostname)
-        application.owner_url = Postgres(topology, placement._replace(host=host)).owner_url
+        # All nodes of a fleet differ in the last part of their address alone.
+        first = placement._replace(host=host)
+        database = own_database(topology, first._replace(host=first.neighbour(1)))
+        assert database is not None
+        application.owner_url = database.owner_url
     return application.migration_variables()

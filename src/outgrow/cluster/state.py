@@ -33,6 +33,9 @@ from outgrow.topology import Topology
 from outgrow.workload import Address
 
 FOLDER = ".outgrow"
+REPLICAS_ROLES = ("replication", "patroni")
+"""Whose passwords a database with replicas needs beside the usual ones."""
+
 SOCKET_PATH_MAX = 100
 """sun_path of a Unix socket holds 108 bytes (unix(7))."""
 
@@ -219,6 +222,8 @@ class State:
         roles = ["admin"]
         if topology.database.url is None:
             roles += ["migrations", "*"]
+        # Once there have been replicas, their data knows these.
+        roles += [role for role in REPLICAS_ROLES if role in known or topology.database.copies]
         if topology.sessions.engine == "redis" and topology.sessions.url is None:
             roles.append("sessions")
         passwords = {role: known.get(role) or secrets.token_hex(24) for role in roles}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from outgrow.cluster.failovers import Failover
+
 
 class NodeStatus(msgspec.Struct, frozen=True):
     """One node. `since` is Unix time, `cpu` the share of one core since the last look, `memory` bytes.
 
     `address` may be shared with others; at `own` this process alone answers.
     Memory is proportional (PSS): what processes share is counted once.
+    Of a database with replicas: `role` is "primary", "replica" or "synchronous replica", `lag` the bytes of
+    the log that it has not replayed yet.
     """
 
     name: str
@@ -24,6 +28,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
     text: str = ""
     tier: str = ""
     own: str | None = None
+    role: str = ""
+    timeline: int | None = None
+    lag: int | None = None
 
 
 class Autoscaling(msgspec.Struct, frozen=True):
@@ -47,7 +54,7 @@ class Autoscaling(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """The whole fleet. `warnings`: what its topology allows and hardly means.
 
-    `release` is the number of the code that runs; 0 if none is kept of it.
+    `release` is the number of the code that runs; 0 if none is kept of it. `failovers`: since its start.
     """
 
     application: str
@@ -61,3 +68,4 @@ class Status(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     release: int = 0
     autoscale: Autoscaling | None = None
+    failovers: tuple[Failover, ...] = ()

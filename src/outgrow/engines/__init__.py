@@ -11,6 +11,8 @@ __all__ = ["TABLE", "Engine", "Placement", "load"]
 
 TABLE = {
     "application": "outgrow.engines.application:Application",
+    "etcd": "outgrow.engines.etcd:Etcd",
+    "patroni": "outgrow.engines.patroni:Patroni",
     "pgbouncer": "outgrow.engines.pgbouncer:PgBouncer",
     "postgres": "outgrow.engines.postgres:Postgres",
     "redis": "outgrow.engines.redis:Redis",

@@ -36,7 +36,7 @@ def certify(folder: Path, hosts: Sequence[str]) -> None:
 
 
 def _make_ca(folder: Path) -> None:
-    _openssl(
+    openssl(
         folder,
         *("req", "-x509", *CURVE, "-days", CA_DAYS, "-subj", "/CN=Outgrow local CA"),
         *("-addext", "basicConstraints=critical,CA:TRUE,pathlen:0"),
@@ -63,7 +63,7 @@ def _make_certificate(folder: Path, hosts: Sequence[str]) -> None:
     """`hosts.json` comes last: what was made by halves is made again."""
     (folder / "hosts.json").unlink(missing_ok=True)
     names = ",".join(f"{'IP' if _is_address(host) else 'DNS'}:{host}" for host in hosts)
-    _openssl(
+    openssl(
         folder,
         *("req", "-x509", *CURVE, "-days", DAYS, "-subj", "/CN=Outgrow balancer"),
         *("-CA", "ca.crt", "-CAkey", "ca.key"),
@@ -82,7 +82,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _openssl(folder: Path, *arguments: str) -> None:
+def openssl(folder: Path, *arguments: str) -> None:
     """Every file that it makes is for this user alone."""
     argv = ["openssl", *arguments]
     try:

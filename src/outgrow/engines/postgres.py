@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from outgrow.endpoints import DATABASE, Node
 from outgrow.engines.application import processes
 from outgrow.engines.base import Placement
 from outgrow.errors import EngineMissing
@@ -25,6 +26,9 @@ from outgrow.topology.model import Topology
 from outgrow.workload import Address, File, Probe, Restart, Stop, Workload
 
 ADMIN = "outgrow_admin"
+REPLICATION = "outgrow_replication"
+"""The role that replicas have at the primary, where there are any."""
+
 PORT = 5432
 VERSION_MIN = 16
 SETUP = "outgrow.engines.postgres_setup"
@@ -56,7 +60,7 @@ class Postgres:
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._installation = find(topology.database.programs)
         self._name = topology.application.name
-        self._room = ROOM_MIN if pooled(topology) else max(ROOM_MIN, 2 * _wanted(topology))
+        self._room = room_for(topology)
         self._place = placement
         self._data = placement.data / "postgres"
         self.last = "postgres-provision"
@@ -65,6 +69,11 @@ class Postgres:
     def url(self) -> str:
         """For the application. It holds no password."""
         return self._url(self._name, self._name)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """For the endpoints."""
+        return (Node(DATABASE, self.url),)
 
     @property
     def role(self) -> str:
@@ -162,25 +171,12 @@ class Postgres:
         return f"postgresql://{role}@{self._place.host}:{PORT}/{database}{tls}"
 
     def _configuration(self, access: Path) -> str:
-        settings = {
+        settings: dict[str, str | int | Path] = {
+            **parameters(self._room),
             "listen_addresses": self._place.host,
             "port": PORT,
-            "unix_socket_directories": "",
             "hba_file": access,
-            "password_encryption": "scram-sha-256",
-            "max_connections": self._room + BESIDES,
-            "shared_buffers": "128MB",
-            # Plans here are short-lived: compiling them costs more than it saves.
-            "jit": "off",
-            # What replication and live moves of later stages need, without a restart then.
-            "wal_level": "logical",
-            "wal_log_hints": "on",
-            "max_wal_size": "1GB",
             "cluster_name": self._name,
-            "log_line_prefix": "%m [%p] %q%u@%d ",
-            "log_min_duration_statement": "1s",
-            "lc_messages": "C",
-            "timezone": "UTC",
         }
         if self._installation.tls:
             settings["ssl"] = "on"
@@ -193,15 +189,46 @@ class Postgres:
         kind = "hostssl" if self._installation.tls else "host"
         return (
             f"# Passwords for everybody, from this machine alone.\n{kind} all all 127.0.0.0/8 scram-sha-256\n"
+            f"{kind} replication {REPLICATION} 127.0.0.0/8 scram-sha-256\n"
         )
+
+
+def parameters(room: int) -> dict[str, str | int | Path]:
+    """What every PostgreSQL of a fleet is set to, with room for so many connections of the application's."""
+    return {
+        "unix_socket_directories": "",
+        "password_encryption": "scram-sha-256",
+        "max_connections": room + BESIDES,
+        "shared_buffers": "128MB",
+        # Plans here are short-lived: compiling them costs more than it saves.
+        "jit": "off",
+        # What replication and live moves of later stages need, without a restart then.
+        "wal_level": "logical",
+        "wal_log_hints": "on",
+        "max_wal_size": "1GB",
+        "log_line_prefix": "%m [%p] %q%u@%d ",
+        "log_min_duration_statement": "1s",
+        "lc_messages": "C",
+        "timezone": "UTC",
+    }
 
 
 def _quoted(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "''")
 
 
+def room_for(topology: Topology) -> int:
+    """How many connections the application's processes are to have at each server, together."""
+    return ROOM_MIN if pooled(topology) else max(ROOM_MIN, 2 * _wanted(topology))
+
+
 def pooled(topology: Topology) -> bool:
-    """Whether the application's processes are to share connections to a server of the fleet's."""
+    """Whether the application's processes are to share connections to a server of the fleet's.
+
+    Not to one that has replicas: which of them is the primary, a pooler does not know.
+    """
+    if topology.database.copies:
+        return False
     pooler = topology.database.pooler
     return pooler == "pgbouncer" or (pooler == "auto" and _wanted(topology) > CONNECTIONS)
 

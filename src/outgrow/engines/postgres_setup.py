@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from outgrow import endpoints
+from outgrow.engines.postgres import REPLICATION
 from outgrow.engines.scram import verifier
 from outgrow.errors import EXIT_TOLD, EngineMissing, FleetError, OutgrowError, tell
 
@@ -96,6 +97,9 @@ async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
     try:
         for role, kind in ((owner, "migrations"), (name, "*")):
             await _ensure_role(server, role, verifier(role, passwords[kind]))
+        if "replication" in passwords:
+            secret = verifier(REPLICATION, passwords["replication"])
+            await _ensure_role(server, REPLICATION, secret, may="REPLICATION")
         if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
             await server.execute(f'CREATE DATABASE "{name}" OWNER "{owner}"')
         await server.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
@@ -122,13 +126,13 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public
 """
 
 
-async def _ensure_role(server: Any, role: str, secret: str) -> None:
+async def _ensure_role(server: Any, role: str, secret: str, *, may: str = "NOREPLICATION") -> None:
     """A role statement takes no parameters. The name is checked by the topology, the secret is ours."""
     if not role.replace("_", "").isalnum():
         raise FleetError(f"role {role}: its name has signs that do not belong there")
     known = await server.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
     verb = "ALTER" if known else "CREATE"
-    rights = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
+    rights = f"LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE {may}"
     # The server would log the statement with its secret, were it to fail or to be slow.
     await server.execute("SET log_min_duration_statement = -1; SET log_min_error_statement = panic")
     await server.execute(f"{verb} ROLE \"{role}\" {rights} PASSWORD '{secret}'")

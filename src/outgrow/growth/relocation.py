@@ -23,7 +23,7 @@ from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
 from outgrow.cluster.processes import Processes
-from outgrow.endpoints import Endpoints
+from outgrow.endpoints import Endpoints, Node
 from outgrow.errors import FleetError, VerificationFailed, told
 from outgrow.growth import settings
 from outgrow.growth.data import copying
@@ -250,7 +250,7 @@ class Relocation(ABC):
             context.after,
             context.directory,
             epoch=before.epoch + 1,
-            database_url=self.url(context),
+            nodes=(Node(endpoints.DATABASE, self.url(context)),),
             secrets_file=before.secrets_file,
             control=before.control,
         )

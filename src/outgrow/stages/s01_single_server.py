@@ -13,7 +13,17 @@ def change(topology: Topology) -> Topology:
     """Application and database in one process: SQLite. Whoever is there already keeps what they have."""
     if topology.stage == NAME:
         return topology
-    database = replace(topology.database, engine="sqlite", file=None, url=None, migrations_url=None)
+    database = replace(
+        topology.database,
+        engine="sqlite",
+        file=None,
+        url=None,
+        migrations_url=None,
+        replica_urls=(),
+        replicas=0,
+        replication="async",
+        sync_strict=False,
+    )
     return complete(replace(alone(topology), stage=NAME, database=database))
 
 

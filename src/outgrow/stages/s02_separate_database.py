@@ -5,14 +5,14 @@ from msgspec.structs import replace
 from outgrow.stages.s01_single_server import alone
 from outgrow.stages.stage import Due, Promise, Stage
 from outgrow.topology import Topology
-from outgrow.topology.rules import complete
+from outgrow.topology.rules import complete, copies_below
 
 NAME = "separate-database"
 
 
 def change(topology: Topology) -> Topology:
     """The same application on PostgreSQL: your own where a url says so, else one that the fleet runs."""
-    database = replace(topology.database, engine="postgres", file=None)
+    database = replace(topology.database, engine="postgres", file=None, replicas=copies_below(topology))
     if topology.stage != NAME:
         topology = alone(topology)
     return complete(replace(topology, stage=NAME, database=database))

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from outgrow.stages.stage import Due, Promise, Stage
 from outgrow.topology import Topology
-from outgrow.topology.rules import complete
+from outgrow.topology.rules import complete, copies_below
 
 NAME = "scale-out"
 SERVERS_MIN = 2
@@ -24,7 +24,7 @@ def several(topology: Topology) -> Topology:
     count = topology.application.count
     if topology.stage in ALONE:
         count = max(SERVERS_MIN, count)
-    database = replace(topology.database, engine="postgres", file=None)
+    database = replace(topology.database, engine="postgres", file=None, replicas=copies_below(topology))
     application = replace(topology.application, servers=count)
     return replace(topology, application=application, database=database)
 

@@ -1,10 +1,28 @@
 """Stage 5: replication."""
 
+from msgspec.structs import replace
+
+from outgrow.stages.s03_scale_out import several
 from outgrow.stages.stage import Due, Promise, Stage
+from outgrow.topology import Topology
+from outgrow.topology.rules import REPLICAS, complete
+
+NAME = "replication"
+
+
+def change(topology: Topology) -> Topology:
+    """Replicas, unless the database is one of your own: then those are, too, and outgrow.toml names them."""
+    if topology.stage == NAME:
+        return topology
+    balancer = replace(topology.balancer, engine="envoy", layer=7)
+    wanted = replace(several(topology), stage=NAME, balancer=balancer)
+    replicas = 0 if wanted.database.url is not None else topology.database.replicas or REPLICAS
+    return complete(replace(wanted, database=replace(wanted.database, replicas=replicas)))
+
 
 STAGE = Stage(
     number=5,
-    name="replication",
+    name=NAME,
     title="Replication",
     problem=(
         "Reads, often nine in ten statements, overwhelm the one database, "
@@ -16,11 +34,18 @@ STAGE = Stage(
     ),
     adds="replicas that serve reads, and a failover that promotes the one that lags least",
     promises=(
-        Promise("Every session reads its own writes and never goes back in time."),
-        Promise("A failover loses nothing that was promised and never ends with two primaries."),
+        Promise(
+            "Every session reads its own writes and never goes back in time.",
+            "tests/unit/test_bookmark.py",
+        ),
+        Promise(
+            "A failover loses nothing that was promised and never ends with two primaries.",
+            "tests/cluster/test_replicas.py",
+        ),
     ),
     cost=(
         "Lag, of milliseconds to seconds, becomes a part of life; a consensus store joins the fleet; "
         "a commit that waits for a replica is slower, and one that does not may be lost."
     ),
+    change=change,
 )

@@ -49,6 +49,9 @@ DURATION = Meta(
     extra_json_schema={"pattern": DURATION_TEXT},
 )
 
+REPLICAS_MAX = 9
+"""A fleet has emulated hosts for so many, and one primary."""
+
 Duration = Annotated[float, DURATION]
 Lifetime = Annotated[float, LIFETIME]
 Text = Annotated[str, Meta(min_length=1)]
@@ -56,6 +59,7 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Secret = Annotated[str, Meta(min_length=32)]
 Turns = Annotated[int, Meta(ge=1, le=100)]
 Requests = Annotated[int, Meta(ge=1, le=1_000_000)]
+ReplicaCount = Annotated[int, Meta(ge=0, le=REPLICAS_MAX)]
 ServerCount = Annotated[int, Meta(ge=1, le=100)]
 PoolName = Annotated[str, Meta(pattern=_whole(r"[a-z][a-z0-9_-]{0,39}"), examples=["videos"])]
 ServerName = Annotated[str, Meta(pattern=_whole(r"[a-z][a-z0-9_-]{0,39}-[1-9]\d{0,4}"), examples=["app-1"])]
@@ -186,6 +190,24 @@ class Database(Section, frozen=True):
         Literal["full", "normal"], Meta(description="full: a commit survives a power cut")
     ] = "full"
     max_lag: Annotated[Duration, Meta(description="a replica that is further behind gets no reads")] = 5.0
+    replicas: Annotated[
+        ReplicaCount | None, Meta(description="copies that serve reads; by default 2 from stage 5 on, else 0")
+    ] = None
+    replication: Annotated[
+        Literal["async", "semi-sync", "sync"],
+        Meta(description="who has a commit before it returns: the primary; a replica, too; every replica"),
+    ] = "async"
+    sync_timeout: Annotated[
+        Duration, Meta(description="how long a commit waits for a replica that does not answer")
+    ] = 5.0
+    sync_strict: Annotated[
+        bool, Meta(description="whether a write fails then, instead of going on without the replica")
+    ] = False
+
+    @property
+    def copies(self) -> int:
+        """How many replicas there are."""
+        return self.replicas or 0
 
 
 class Cache(Section, frozen=True):

@@ -23,6 +23,14 @@ NO_POOL = "is not a pool"
 PLAIN = "scale-out"
 """From this stage on there is a balancer and more than one server; at this one it reads no HTTP."""
 
+REPLICATED = "replication"
+"""From this stage on the database has replicas."""
+
+SYNC_TIMEOUT_MIN = 1.0
+
+REPLICAS = 2
+"""So that one is left when the primary is lost, and the other follows it."""
+
 POOL_HOSTS = 120
 """Emulated hosts for the servers of all pools beside "app"; each pool has an equal part of them."""
 
@@ -78,9 +86,22 @@ def complete(topology: Topology) -> Topology:
     balancer = replace(balancer, engine=engine, layer=_layer(topology))
     topology = replace(topology, application=application, balancer=balancer)
     if _is_postgres(topology):
-        return replace(topology, database=replace(database, engine="postgres", file=None))
+        database = replace(database, engine="postgres", file=None, replicas=_replicas(topology))
+        return replace(topology, database=database)
     file = database.file or f"{DATA}/{topology.application.name}.db"
-    return replace(topology, database=replace(database, engine="sqlite", file=file))
+    return replace(topology, database=replace(database, engine="sqlite", file=file, replicas=0))
+
+
+def _replicas(topology: Topology) -> int:
+    database = topology.database
+    if database.replicas is not None or database.url is not None:
+        return database.copies
+    return REPLICAS if STAGES.index(topology.stage) >= STAGES.index(REPLICATED) else 0
+
+
+def copies_below(topology: Topology) -> int:
+    """How many replicas a topology keeps at a stage before they come by themselves: those asked for there."""
+    return 0 if STAGES.index(topology.stage) >= STAGES.index(REPLICATED) else topology.database.copies
 
 
 def _servers(topology: Topology) -> int:
@@ -255,6 +276,55 @@ RULES = (
         "migrations hold a lock longer than a transaction: give them the database itself, not the pooler",
     ),
     Rule(
+        ("database.replicas", "database.url", "stage"),
+        lambda topology, given: topology.database.copies > 0 and not _is_postgres(topology),
+        "need PostgreSQL: a SQLite file has no copies",
+        'write stage = "replication"; the running fleet goes there with `outgrow grow`, stage by stage',
+    ),
+    Rule(
+        ("database.replicas", "database.url"),
+        lambda topology, given: topology.database.copies > 0 and topology.database.url is not None,
+        "contradicts database.url",
+        "with a url Outgrow starts no server: name replicas of your own in replica_urls",
+    ),
+    Rule(
+        ("database.pooler", "database.replicas"),
+        lambda topology, given: _replicas(topology) > 0 and topology.database.pooler == "pgbouncer",
+        "does not go with replicas",
+        "remove the pooler: processes then get as many connections as each node has room for",
+    ),
+    Rule(
+        ("database.replication", "database.replicas", "stage"),
+        lambda topology, given: (
+            topology.database.replication != "async"
+            and _is_postgres(topology)
+            and not _replicas(topology)
+            and not topology.database.replica_urls
+        ),
+        "needs a replica that confirms",
+        'write replicas = 2 beside it, or replication = "async"',
+    ),
+    Rule(
+        ("database.replication", "database.url", "stage"),
+        lambda topology, given: topology.database.replication != "async" and not _is_postgres(topology),
+        "needs PostgreSQL with replicas",
+        'write stage = "replication", or replication = "async"',
+    ),
+    Rule(
+        ("database.sync_strict", "database.replication"),
+        lambda topology, given: topology.database.sync_strict and topology.database.replication == "async",
+        'needs replication = "sync" or "semi-sync"',
+        "with async nobody waits for a replica",
+    ),
+    Rule(
+        ("database.sync_timeout", "database.replication"),
+        lambda topology, given: (
+            topology.database.sync_timeout < SYNC_TIMEOUT_MIN and topology.database.replication != "async"
+        ),
+        f"is at least {SYNC_TIMEOUT_MIN:g} s",
+        "a replica that is only busy for a moment would be given up",
+    ),
+    Rule(
         ("dashboard.port", "application.port"),
         lambda topology, given: topology.dashboard.port == topology.application.port,
         "is the application's own port",
@@ -351,6 +421,12 @@ RULES = (
 )
 
 WARNINGS = (
+    Rule(
+        ("database.sync_strict", "database.replicas"),
+        lambda topology, given: topology.database.sync_strict and topology.database.replicas == 1,
+        "with one replica and sync_strict, the loss of either node stops all writes",
+        "write replicas = 2 under [database]",
+    ),
     Rule(
         ("sessions.engine", "application.servers", "application.workers", "balancer.pools"),
         lambda topology, given: topology.sessions.engine == "memory" and _processes(topology) > 1,

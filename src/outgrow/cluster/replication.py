@@ -1,0 +1,142 @@
+"""The database's nodes while they run: what they are now, and what is done when one is lost.
+
+etcd, twice a second ─► View ─► status, failovers with their phases
+a host has ended ─► proven empty ─► its lease is deleted ─► another node takes over at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from outgrow.cluster import fencer
+from outgrow.cluster.failovers import Failover, Failovers
+from outgrow.engines.etcd_client import Client
+from outgrow.engines.patroni import NAMESPACE, PREFIX, Patroni
+from outgrow.engines.patroni_client import look
+from outgrow.engines.patroni_view import LEADER, View, view
+from outgrow.errors import FleetError
+from outgrow.supervisor.supervisor import Change, Node
+
+EVERY_S = 0.5
+MEANWHILE_S = 0.1
+"""While a failover is under way."""
+
+FENCE_WITHIN_S = 15.0
+"""Later the lease has nearly run out by itself."""
+
+logger = logging.getLogger("outgrow.replication")
+
+
+class Replication:
+    """Watches the nodes of one cluster. `nodes` are the supervisor's; `told` hears of a failover's phases."""
+
+    def __init__(
+        self, engine: Patroni, nodes: Mapping[str, Node], *, told: Callable[[Failover], None]
+    ) -> None:
+        self._prefix = f"{NAMESPACE}{engine.role}/"
+        self._settings = engine.etcd()
+        self._hosts = engine.hosts
+        self._nodes = nodes
+        self._told = told
+        self._failovers = Failovers()
+        self._namespaces: dict[str, int] = {}
+        self._fencing: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self.view = View()
+
+    @property
+    def failovers(self) -> tuple[Failover, ...]:
+        """Since the fleet has started, the oldest first."""
+        return self._failovers.kept
+
+    def part(self, name: str) -> tuple[str, int | None, int | None]:
+        """A node's role, timeline and lag; nothing of one that is not known or does not serve."""
+        member = self.view.members.get(name)
+        if member is None or not member.serves:
+            return "", None, None
+        if member.role == "primary":
+            return "primary", member.timeline, None
+        role = "synchronous replica" if name in self.view.synchronous else "replica"
+        return role, member.timeline, self.view.lag(member)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            client = await self._client()
+            while True:
+                await self._look(client)
+                pause_s = MEANWHILE_S if self._failovers.under_way else EVERY_S
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._wake.wait()
+                self._wake.clear()
+        finally:
+            for task in self._fencing:
+                task.cancel()
+            await asyncio.gather(*self._fencing, return_exceptions=True)
+
+    async def _client(self) -> Client:
+        """Once its certificate has been made."""
+        while True:
+            with contextlib.suppress(OSError):
+                return await asyncio.to_thread(Client, self._settings)
+            await asyncio.sleep(EVERY_S)
+
+    async def _look(self, client: Client) -> None:
+        for name, node in list(self._nodes.items()):
+            if name.startswith(PREFIX) and node.pid is not None:
+                found = fencer.namespace(node.pid)
+                if found is not None:
+                    self._namespaces[name] = found
+        with contextlib.suppress(FleetError):  # most of etcd is gone: the nodes go on as they are
+            seen = view(await asyncio.to_thread(client.below, self._prefix))
+            self.view = await self._closely(seen) if self._failovers.under_way else seen
+            before = self._failovers.kept
+            self._failovers.seen(time.time(), self.view)
+            if self._failovers.kept[-1:] != before[-1:] and self._failovers.kept:
+                self._told(self._failovers.kept[-1])
+
+    async def _closely(self, seen: View) -> View:
+        """As the nodes say themselves: what is in etcd may be two seconds old."""
+        asked = (asyncio.to_thread(look, name, host) for name, host in self._hosts.items())
+        told = [each for each in await asyncio.gather(*asked) if each is not None]
+        return seen._replace(members={each.name: each for each in told})
+
+    def heard(self, change: Change) -> None:
+        """A node has changed its state. When a host has ended by itself, its lease is of no use any more."""
+        if change.state not in ("restarting", "failed") or not change.node.startswith(PREFIX):
+            return
+        self._failovers.lost(time.time(), change.node, change.text.partition(";")[0])
+        task = asyncio.create_task(self._fence(change.node))
+        self._fencing.add(task)
+        task.add_done_callback(self._fencing.discard)
+
+    async def _fence(self, name: str) -> None:
+        """Prove that it is dead, then delete its lease. What cannot be proven waits until it runs out."""
+        namespace = self._namespaces.pop(name, None)
+        if namespace is None or not await asyncio.to_thread(fencer.prove_empty, namespace):
+            logger.warning("%s has ended, which cannot be proven: its lease runs out by itself", name)
+            return
+        deadline = time.monotonic() + FENCE_WITHIN_S
+        client = Client(self._settings)
+        try:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(FleetError):
+                    await asyncio.to_thread(_delete_lease, client, self._prefix, name)
+                    break
+                await asyncio.sleep(MEANWHILE_S)
+        finally:
+            client.close()
+        self._wake.set()
+
+
+def _delete_lease(client: Client, prefix: str, name: str) -> None:
+    """If it has one. The one that is meant has been there before its holder died."""
+    lease: Any = client.below(prefix).get(LEADER)
+    if lease is not None and lease.value == name:
+        client.delete(prefix + LEADER, lease)

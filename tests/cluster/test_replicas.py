@@ -1,0 +1,210 @@
+"""A primary and two replicas, as the fleet runs them: who may do what, what is secret, what is lost when."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from outgrow.cluster import NodeStatus
+from outgrow.engines import etcd
+from outgrow.engines.patroni_client import Client
+from outgrow.errors import EngineMissing, FleetError
+from tests.support.fleets import run, wait_until
+from tests.support.patroni import Cluster, Writer, inside, kill, patroni_of, postmaster
+
+LOSS_WITHIN_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("fleet") / "hello")
+    try:
+        made.start()
+        made.wait_until_whole()
+        yield made
+    finally:
+        made.end()
+        assert made.pids() == []
+
+
+# --- What it is -------------------------------------------------------------------------------------
+
+
+def test_a_primary_and_two_replicas(cluster: Cluster) -> None:
+    names = [node.name for node in cluster.status().nodes if node.tier in ("consensus", "database")]
+    assert names == ["etcd-1", "etcd-2", "etcd-3", "postgres-1", "postgres-2", "postgres-3"]
+    assert cluster.writable() == [cluster.primary.name]
+    cluster.ask("CREATE TABLE shown AS SELECT 1")
+    for node in cluster.hosts():
+        wait_until(partial(cluster.ask, "SELECT 1 FROM shown", node=node), "the row")
+    slots = cluster.ask("SELECT slot_name, active FROM pg_replication_slots WHERE slot_type = 'physical'")
+    assert {row["slot_name"] for row in slots} == {
+        node.name.replace("-", "_") for node in cluster.nodes if node.role == "replica"
+    }
+    (kept,) = cluster.ask("SHOW max_slot_wal_keep_size")
+    assert kept[0] == "2GB"
+
+
+def test_nobody_enters_without_the_password(cluster: Cluster) -> None:
+    async def enters(url: str, password: str | None) -> None:
+        await (await asyncpg.connect(url, password=password, timeout=5)).close()
+
+    place = next(iter(cluster.hosts().values()))
+    for user in ("outgrow_admin", "hello", "hello_owner", "outgrow_replication"):
+        for wrong in (None, "", "wrong"):
+            with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+                run(enters(f"postgresql://{user}@{place}/hello", wrong))
+    (stored,) = cluster.ask("SELECT count(*) FROM pg_authid WHERE rolpassword NOT LIKE 'SCRAM-SHA-256$%'")
+    assert stored[0] == 0
+    rights = cluster.ask("SELECT rolname FROM pg_roles WHERE rolcanlogin AND (rolsuper OR rolreplication)")
+    assert {row["rolname"] for row in rights} == {"outgrow_admin", "outgrow_replication"}
+
+
+def test_nobody_asks_etcd_without_the_key(cluster: Cluster) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host = str(cluster.node("etcd-1").address).partition(":")[0]
+    for port in (etcd.CLIENTS, etcd.PEERS):
+        connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+            connection.request("POST", "/v3/kv/range", "{}")
+            connection.getresponse()
+        connection.close()
+
+
+def test_nobody_changes_a_node_without_the_password(cluster: Cluster) -> None:
+    host = str(cluster.primary.address).partition(":")[0]
+    with pytest.raises(FleetError, match="refuses"):
+        Client("wrong").change("POST", host, "/restart", {})
+
+
+def test_no_password_is_to_be_seen(cluster: Cluster) -> None:
+    secrets = [cluster.password(role) for role in ("admin", "replication", "patroni", "migrations", "*")]
+    assert len(set(secrets)) == 5
+    shown = [path.read_text(errors="replace") for path in cluster.state.logs.iterdir()]
+    shown.append(cluster.state.placement().endpoints.read_text())
+    for pid in cluster.pids():
+        shown.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
+        shown.append(Path(f"/proc/{pid}/environ").read_text(errors="replace"))
+    assert not [secret for secret in secrets if any(secret in text for text in shown)]
+    data = cluster.state.placement().data
+    kept = [data / "etcd/tls/etcd.key", *data.glob("replicated/*.json"), *data.glob("replicated/*.pgpass")]
+    for path in kept:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_it_runs_without_root(cluster: Cluster) -> None:
+    for pid in (cluster.node("etcd-1").pid, patroni_of(cluster.primary), postmaster(cluster.primary)):
+        mapped = Path(f"/proc/{pid}/uid_map").read_text().split()
+        assert mapped[0] == ("65534" if os.getuid() == 0 else str(os.getuid()))
+
+
+def test_a_missing_program_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd, "PLACES", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineMissing, match="etcd") as caught:
+        etcd.find()
+    assert "apt-get install etcd-server" in caught.value.hint
+
+
+# --- What is lost, and for how long -----------------------------------------------------------------
+
+
+def _init(host: NodeStatus) -> int:
+    return inside(host)[1]
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [_init, patroni_of, postmaster],
+    ids=["the whole host", "Patroni alone", "PostgreSQL alone"],
+)
+def test_the_primary_dies(cluster: Cluster, victim: Callable[[NodeStatus], int]) -> None:
+    cluster.wait_until_whole()
+    before = cluster.primary
+    held = inside(before)
+    writer = Writer(cluster)
+
+    async def scene() -> None:
+        until = asyncio.Event()
+        writing = asyncio.create_task(writer.write(until))
+        while len(writer.acknowledged) < 50:
+            await asyncio.sleep(0.01)
+        writer.gap_s = 0.0
+        kill(victim(before))
+        count, deadline = len(writer.acknowledged), time.monotonic() + 30
+        while len(writer.acknowledged) < count + 50 or writer.gap_s < 0.1:
+            assert time.monotonic() < deadline, "no writes"
+            await asyncio.sleep(0.01)
+        until.set()
+        await writing
+
+    run(scene())
+    assert writer.gap_s < LOSS_WITHIN_S
+    assert len(cluster.writable()) == 1
+    cluster.wait_until_whole()
+    assert cluster.primary.name != before.name
+    if victim is not postmaster:
+        assert not [pid for pid in held if Path(f"/proc/{pid}").exists()], "something has survived"
+    failover = cluster.status().failovers[-1]
+    assert (failover.before, failover.after) == (before.name, cluster.primary.name)
+    wait_until(lambda: "recovery" in cluster.status().failovers[-1].phases, "the phases")
+
+
+def test_one_node_of_etcd_dies(cluster: Cluster) -> None:
+    cluster.wait_until_whole()
+    before = cluster.primary.name
+    cluster.kill("etcd-1")
+    cluster.ask("CREATE TABLE one_less (id int)")
+    wait_until(lambda: cluster.node("etcd-1").restarts > 0, "its death to be seen")
+    wait_until(lambda: cluster.node("etcd-1").state == "ready", "etcd again")
+    assert cluster.primary.name == before
+
+
+def test_all_of_etcd_hangs(cluster: Cluster) -> None:
+    """As long as the nodes see each other, the primary goes on: nobody else can have become one."""
+    cluster.wait_until_whole()
+    before = cluster.primary.name
+    pids = [cluster.node(f"etcd-{number}").pid for number in (1, 2, 3)]
+    for pid in pids:
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + 8  # without failsafe mode it would have stepped back after 3
+        while time.monotonic() < deadline:
+            cluster.ask("SELECT txid_current()")
+            assert cluster.writable() == [before]
+            time.sleep(0.5)
+    finally:
+        for pid in pids:
+            assert pid is not None
+            os.kill(pid, signal.SIGCONT)
+    cluster.wait_until_whole()
+    assert cluster.primary.name == before
+
+
+def test_all_data_is_kept_between_runs(cluster: Cluster) -> None:
+    cluster.wait_until_whole()
+    cluster.ask("CREATE TABLE kept AS SELECT 7 AS id")
+    cluster.end()
+    assert cluster.pids() == []
+    cluster.start()
+    assert cluster.ask("SELECT id FROM kept")[0]["id"] == 7
+    cluster.wait_until_whole()
+    cluster.kill_supervisor()
+    cluster.start()
+    assert cluster.ask("SELECT id FROM kept")[0]["id"] == 7
+    cluster.wait_until_whole()
+    config = json.loads((cluster.state.placement().data / "replicated/cluster.json").read_text())["config"]
+    assert config["failsafe_mode"] is True
