@@ -62,7 +62,6 @@ def _tables(data: Data, password: str) -> Iterator[tuple[str, list[dict[str, Any
             for u in data.users
         ],
     )
-    comments, numbers = _comments(data, users, articles)
     yield (
         "articles",
         [
@@ -77,7 +76,6 @@ def _tables(data: Data, password: str) -> Iterator[tuple[str, list[dict[str, Any
                 "created_at": _text(a.created_ms),
                 "updated_at": _text(a.updated_ms),
                 "favorites_count": data.favourites_count.get(a.id, 0),
-                "last_comment": numbers[a.id],
             }
             for a in data.articles
         ],
@@ -86,12 +84,10 @@ def _tables(data: Data, password: str) -> Iterator[tuple[str, list[dict[str, Any
     yield "article_tags", _tagged(data, articles)
     yield "favorites", [{"user_id": users[u], "article_id": articles[a]} for u, a in data.favourites]
     yield "follows", [{"follower_id": users[u], "followee_id": users[v]} for u, v in data.follows]
-    yield "comments", comments
+    yield "comments", _comments(data, users, articles)
 
 
-def _comments(
-    data: Data, users: dict[int, int], articles: dict[int, int]
-) -> tuple[list[dict[str, Any]], dict[int, int]]:
+def _comments(data: Data, users: dict[int, int], articles: dict[int, int]) -> list[dict[str, Any]]:
     numbers: dict[int, int] = defaultdict(int)
     rows = []
     for comment in data.comments:
@@ -105,7 +101,7 @@ def _comments(
                 "body": comment.body,
             }
         )
-    return rows, numbers
+    return rows
 
 
 def _tagged(data: Data, articles: dict[int, int]) -> list[dict[str, Any]]:

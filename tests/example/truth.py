@@ -23,8 +23,6 @@ _COUNTS = {
         SELECT value, (SELECT count(*) FROM articles) FROM counters
         WHERE name = 'articles' AND value <> (SELECT count(*) FROM articles)""",
     "tags without a count": "SELECT tag FROM article_tags WHERE tag NOT IN (SELECT name FROM tags)",
-    "numbers of comments": """
-        SELECT a.id FROM articles a JOIN comments c ON c.article_id = a.id WHERE c.number > a.last_comment""",
 }
 
 

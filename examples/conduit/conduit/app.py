@@ -10,7 +10,7 @@ from conduit import articles, avatars, comments, favorites, og, profiles, sessio
 from conduit.anonymous import SESSION, AnonymousAnswers
 from conduit.cors import OpenToAll
 from conduit.documents import Json
-from conduit.problems import Problem, on_http_error, on_problem, on_unknown_user
+from conduit.problems import Problem, on_http_error, on_problem, on_unknown
 from outgrow import errors
 
 
@@ -51,7 +51,7 @@ app = Starlette(
     exception_handlers={
         Problem: on_problem,
         HTTPException: on_http_error,
-        errors.ForeignKeyViolation: on_unknown_user,
+        errors.ForeignKeyViolation: on_unknown,
     },
     lifespan=og.lifespan,
 )

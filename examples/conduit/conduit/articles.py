@@ -3,7 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import UNSET, json
+from msgspec import UNSET, Raw, json
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's, too
 from starlette.requests import Request
@@ -12,31 +12,17 @@ from starlette.responses import Response
 from conduit import changes, counts, og, slugs
 from conduit.auth import known_viewer, viewer_of
 from conduit.blocks import Writer
-from conduit.documents import ArticleChanges, Json, NewArticle
+from conduit.documents import HOLE, Article, ArticleChanges, Json, NewArticle, Profile
 from conduit.problems import forbidden, not_found
-from conduit.reading import answers
+from conduit.reading import answers, direct, statements
 from conduit.tables import articles, favorites, now
 from conduit.validation import filters_of, path_text, read_document
 from outgrow import errors
 
 ADD_ARTICLE = (
-    insert(articles)
-    .values(favorites_count=0, last_comment=0)
-    .on_conflict_do_nothing(index_elements=[articles.c.slug])
+    insert(articles).values(favorites_count=0).on_conflict_do_nothing(index_elements=[articles.c.slug])
 )
-ARTICLE_TO_CHANGE = (
-    sa.select(
-        articles.c.id,
-        articles.c.author_id,
-        articles.c.slug,
-        articles.c.title,
-        articles.c.description,
-        articles.c.body,
-        articles.c.tag_list,
-    )
-    .where(articles.c.slug == bindparam("slug"))
-    .with_for_update()
-)
+ARTICLE_TO_CHANGE = statements.ARTICLE_AND_ID.add_columns(articles.c.author_id).with_for_update(of=articles)
 CHANGED = ("slug", "title", "description", "body", "tag_list", "updated_at")
 CHANGE_ARTICLE = (
     sa.update(articles)
@@ -69,17 +55,17 @@ async def create(request: Request) -> Json:
     tags = tidy(new.tag_list)
     article_id = og.ids.next()
     async with og.db.write(key=viewer) as tx:
-        slug = await _add(tx, article_id, viewer, new, tags)
-        await counts.article_added(tx, article_id, viewer, tags)
+        article = await _add(tx, article_id, viewer, new, tags)
+        article.author = Profile(*await counts.article_added(tx, article_id, viewer, tags))
         og.cache.invalidate(
             changes.ARTICLES,
             changes.TAGS,
             changes.written(viewer),
-            changes.slug(slug),
-            changes.comments(slug),
+            changes.slug(article.slug),
+            changes.comments(article.slug),
             *map(changes.tagged, tags),
         )
-    return Json(await answers.article(slug, viewer), 201)
+    return Json({"article": article}, 201)
 
 
 async def change(request: Request) -> Json:
@@ -87,13 +73,13 @@ async def change(request: Request) -> Json:
     wanted = await read_document(request, "article", ArticleChanges)
     async with og.db.write(key=viewer) as tx:
         old = await _own_article(tx, request, viewer)
-        slug = await _store(tx, old, wanted)
+        article = await _store(tx, old, wanted)
         og.cache.invalidate(changes.article(old.id))
-        for address in {old.slug, slug}:
+        for address in {old.slug, article.slug}:
             og.cache.invalidate(changes.slug(address), changes.comments(address))
         if wanted.tag_list is not UNSET:
             await _retag(tx, old.id, before=json.decode(old.tag_list), after=tidy(wanted.tag_list))
-    return Json(await answers.article(slug, viewer))
+    return Json({"article": article})
 
 
 async def delete(request: Request) -> Response:
@@ -122,9 +108,9 @@ def tidy(tags: list[str]) -> list[str]:
     return sorted({tag.strip() for tag in tags})
 
 
-async def _add(tx: Writer, article_id: int, author_id: int, new: NewArticle, tags: list[str]) -> str:
-    """Store the article at the first address that is free; returns its slug."""
-    moment = now()
+async def _add(tx: Writer, article_id: int, author_id: int, new: NewArticle, tags: list[str]) -> Article:
+    """Store the article at the first address that is free; returns it, still without its author."""
+    moment, tag_list = now(), json.encode(tags)
     for slug in slugs.candidates(new.title):
         added = await tx.execute(
             ADD_ARTICLE,
@@ -133,19 +119,21 @@ async def _add(tx: Writer, article_id: int, author_id: int, new: NewArticle, tag
             slug=slug,
             title=new.title,
             description=new.description,
-            tag_list=json.encode(tags).decode(),
+            tag_list=tag_list.decode(),
             created_at=moment,
             updated_at=moment,
             body=new.body,
         )
         if added:
             break
-    return slug
+    return Article(
+        slug, new.title, new.description, Raw(tag_list), moment, moment, new.body, False, 0, author=HOLE
+    )
 
 
 async def _own_article(tx: Writer, request: Request, viewer: int) -> Any:
     """The article at the address, locked. Raises Problem 404, or 403 when somebody else has written it."""
-    article = await tx.one(ARTICLE_TO_CHANGE, slug=path_text(request, "slug", "article"))
+    article = await tx.one(ARTICLE_TO_CHANGE, slug=path_text(request, "slug", "article"), viewer=viewer)
     if article is None:
         raise not_found("article")
     if article.author_id != viewer:
@@ -153,24 +141,36 @@ async def _own_article(tx: Writer, request: Request, viewer: int) -> Any:
     return article
 
 
-async def _store(tx: Writer, old: Any, wanted: ArticleChanges) -> str:
-    """Store what changes; returns the slug, which follows the title."""
-    new = {name: getattr(wanted, name) for name in ("title", "description", "body")}
-    new = {f"new_{name}": old[name] if value is UNSET else value for name, value in new.items()}
-    tags = old.tag_list if wanted.tag_list is UNSET else json.encode(tidy(wanted.tag_list)).decode()
-    new |= {"article_id": old.id, "new_tag_list": tags, "new_updated_at": now()}
-    title = new["new_title"]
-    if slugs.fits(old.slug, title):
-        await tx.execute(CHANGE_ARTICLE, new_slug=old.slug, **new)
-        return str(old.slug)
-    for slug in slugs.candidates(title):
+async def _store(tx: Writer, old: Any, wanted: ArticleChanges) -> Article:
+    """Store what changes; returns the article as it is then. The slug follows the title."""
+    *shown, article_id, _ = old
+    article = direct.as_article(*shown)
+    for name in ("title", "description", "body"):
+        if (value := getattr(wanted, name)) is not UNSET:
+            setattr(article, name, value)
+    if wanted.tag_list is not UNSET:
+        article.tag_list = Raw(json.encode(tidy(wanted.tag_list)))
+    article.updated_at = now()
+    if slugs.fits(old.slug, article.title):
+        await tx.execute(CHANGE_ARTICLE, article_id=article_id, **_changed(article))
+        return article
+    for slug in slugs.candidates(article.title):
+        article.slug = slug
         try:
             async with tx.savepoint():
-                await tx.execute(CHANGE_ARTICLE, new_slug=slug, **new)
+                await tx.execute(CHANGE_ARTICLE, article_id=article_id, **_changed(article))
             break
         except errors.UniqueViolation:  # another article has this address
             continue
-    return slug
+    return article
+
+
+def _changed(article: Article) -> dict[str, str]:
+    """The parameters of CHANGE_ARTICLE."""
+    values = {name: getattr(article, name) for name in CHANGED}
+    return {f"new_{name}": value for name, value in values.items()} | {
+        "new_tag_list": bytes(article.tag_list).decode()
+    }
 
 
 async def _retag(tx: Writer, article_id: int, *, before: list[str], after: list[str]) -> None:

@@ -1,5 +1,6 @@
-"""Comments on articles, numbered within each."""
+"""Comments on articles, numbered within each by the time at which they were made."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,19 +13,35 @@ from conduit.auth import known_viewer, viewer_of
 from conduit.blocks import Writer
 from conduit.documents import Json, NewComment
 from conduit.problems import forbidden, not_found
-from conduit.reading import answers
-from conduit.tables import articles, comments, now
+from conduit.reading import answers, direct
+from conduit.tables import articles, as_text, comments, users
 from conduit.validation import path_text, read_document
+from outgrow import errors
 
-NUMBER_MAX = 2**31 - 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-TAKE_NUMBER = (
-    sa.update(articles)
-    .where(articles.c.slug == bindparam("at"))
-    .values(last_comment=articles.c.last_comment + 1)
-    .returning(articles.c.id, articles.c.last_comment)
+DIGITS_MAX = 18
+"""Of a number that may be some comment's: it fits into 64 bits."""
+
+AUTHOR_ID = bindparam("author_id", type_=sa.BigInteger)
+AUTHOR = [
+    sa.select(column).where(users.c.id == AUTHOR_ID).scalar_subquery()
+    for column in (users.c.username, users.c.bio, users.c.image)
+]
+ADD_COMMENT = (
+    sa.insert(comments)
+    .from_select(
+        ["article_id", "number", "author_id", "created_at", "body"],
+        sa.select(
+            articles.c.id,
+            bindparam("number", type_=sa.BigInteger),
+            AUTHOR_ID,
+            bindparam("created_at", type_=sa.Text),
+            bindparam("body", type_=sa.Text),
+        ).where(articles.c.slug == bindparam("slug")),
+    )
+    .returning(comments.c.number, comments.c.created_at, comments.c.body, *AUTHOR)
 )
-ADD_COMMENT = sa.insert(comments)
 ARTICLE_ID = sa.select(articles.c.id).where(articles.c.slug == bindparam("slug"))
 COMMENT = (
     sa.select(comments.c.author_id)
@@ -45,14 +62,31 @@ async def add(request: Request) -> Json:
     viewer = known_viewer(request)
     new = await read_document(request, "comment", NewComment)
     slug = path_text(request, "slug", "article")
-    async with og.db.write(key=viewer) as tx:
-        article = await tx.one(TAKE_NUMBER, at=slug)
-        if article is None:
+    while True:
+        try:
+            comment = await _store(slug, viewer, new.body)
+            break
+        except errors.UniqueViolation:  # another on this article in this very microsecond
+            continue
+    return Json({"comment": direct.as_comment(*comment)}, 201)
+
+
+async def _store(slug: str, author_id: int, body: str) -> Any:
+    """Store a comment made now; returns its row. Raises Problem 404, UniqueViolation."""
+    moment = datetime.now(UTC)
+    async with og.db.write(key=author_id) as tx:
+        comment = await tx.one(
+            ADD_COMMENT,
+            slug=slug,
+            number=(moment - EPOCH) // timedelta(microseconds=1),
+            author_id=author_id,
+            created_at=as_text(moment),
+            body=body,
+        )
+        if comment is None:
             raise not_found("article")
-        comment = {"author_id": viewer, "number": article.last_comment, "created_at": now(), "body": new.body}
-        await tx.execute(ADD_COMMENT, article_id=article.id, **comment)
         og.cache.invalidate(changes.comments(slug))
-    return Json(await answers.own_comment(**comment), 201)
+    return comment
 
 
 async def delete(request: Request) -> Response:
@@ -71,9 +105,9 @@ async def _own_comment(tx: Writer, slug: str, text: str, viewer: int) -> dict[st
     article_id = await tx.value(ARTICLE_ID, slug=slug)
     if article_id is None:
         raise not_found("article")
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else 0
     key = {"article_id": article_id, "number": number}
-    comment = await tx.one(COMMENT, **key) if number <= NUMBER_MAX else None
+    comment = await tx.one(COMMENT, **key)
     if comment is None:
         raise not_found("comment")
     if comment.author_id != viewer:

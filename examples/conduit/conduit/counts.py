@@ -4,6 +4,7 @@ Locks are taken in the order that tables.py names: users by id, tags by name, co
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -11,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's
 
 from conduit.blocks import Writer
 from conduit.problems import unauthorized
-from conduit.tables import article_tags, articles, counters, tags, users
+from conduit.tables import article_tags, counters, follows, tags, users
 
 BY = bindparam("by", type_=sa.Integer)
 ARTICLE_ID = bindparam("article_id", type_=sa.BigInteger)
@@ -21,10 +22,11 @@ COUNT_ARTICLE = sa.update(counters).where(counters.c.name == "articles").values(
 COUNT_WRITTEN = (
     sa.update(users).where(users.c.id == USER_ID).values(articles_count=users.c.articles_count + BY)
 )
-COUNT_FAVORITES = (
-    sa.update(articles)
-    .where(articles.c.id == ARTICLE_ID)
-    .values(favorites_count=articles.c.favorites_count + BY)
+COUNT_OWN = COUNT_WRITTEN.returning(
+    users.c.username,
+    users.c.bio,
+    users.c.image,
+    sa.exists().where(follows.c.follower_id == USER_ID, follows.c.followee_id == USER_ID),
 )
 
 ADD_TAG = insert(article_tags)
@@ -38,12 +40,15 @@ REMOVE_TAG = sa.delete(article_tags).where(
 )
 
 
-async def article_added(tx: Writer, article_id: int, author_id: int, names: list[str]) -> None:
-    """Count an article that has just been stored. Raises Problem 401 when its author is no more."""
-    if not await tx.execute(COUNT_WRITTEN, user_id=author_id, by=1):
+async def article_added(tx: Writer, article_id: int, author_id: int, names: list[str]) -> Any:
+    """Count an article that has just been stored; returns its author as they see themselves. Raises
+    Problem 401 when they are no more."""
+    author = await tx.one(COUNT_OWN, user_id=author_id, by=1)
+    if author is None:
         raise unauthorized("is invalid")
     await tags_changed(tx, article_id, added=names)
     await tx.execute(COUNT_ARTICLE, by=1)
+    return author
 
 
 async def article_leaves(tx: Writer, article_id: int, author_id: int, names: list[str]) -> None:

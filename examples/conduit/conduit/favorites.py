@@ -1,55 +1,63 @@
-"""Favourites. Doing it twice is doing it once."""
+"""Favourites. Doing it twice is doing it once, and what is so already needs no transaction."""
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's, too
 from starlette.requests import Request
 
 from conduit import changes, og
 from conduit.auth import known_viewer
-from conduit.counts import COUNT_FAVORITES
 from conduit.documents import Json
-from conduit.reading import answers
+from conduit.problems import not_found
+from conduit.reading import direct, statements
 from conduit.tables import articles, favorites
 from conduit.validation import path_text
 
-VIEWER = bindparam("viewer", type_=sa.BigInteger)
-FAVORITED = sa.exists().where(favorites.c.user_id == VIEWER, favorites.c.article_id == articles.c.id)
+ARTICLE_ID = bindparam("article_id", type_=sa.BigInteger)
+USER_ID = bindparam("user_id", type_=sa.BigInteger)
 
-ADD = insert(favorites).on_conflict_do_nothing()
-REMOVE = sa.delete(favorites).where(
-    favorites.c.user_id == bindparam("user_id"), favorites.c.article_id == bindparam("article_id")
+THERE = sa.select(USER_ID, articles.c.id).where(articles.c.id == ARTICLE_ID)
+ADD = insert(favorites).from_select(["user_id", "article_id"], THERE).on_conflict_do_nothing()
+REMOVE = sa.delete(favorites).where(favorites.c.user_id == USER_ID, favorites.c.article_id == ARTICLE_ID)
+COUNT = (
+    sa.update(articles)
+    .where(articles.c.id == ARTICLE_ID)
+    .values(favorites_count=articles.c.favorites_count + bindparam("by", type_=sa.Integer))
+    .returning(articles.c.favorites_count)
 )
 
 
-def _count(by: int, condition: ColumnElement[bool]) -> sa.Executable:
-    """Count one more or less on the article at :at, which locks it; returns its id."""
-    counted = sa.update(articles).values(favorites_count=articles.c.favorites_count + by)
-    return counted.where(articles.c.slug == bindparam("at"), condition).returning(articles.c.id)
-
-
-COUNT_MORE = _count(1, ~FAVORITED)
-COUNT_LESS = _count(-1, FAVORITED)
-
-
 async def favorite(request: Request) -> Json:
-    return await _change(request, COUNT_MORE, ADD, by=1)
+    return await _make(request, favorited=True)
 
 
 async def unfavorite(request: Request) -> Json:
-    return await _change(request, COUNT_LESS, REMOVE, by=-1)
+    return await _make(request, favorited=False)
 
 
-async def _change(request: Request, count: sa.Executable, change: sa.Executable, by: int) -> Json:
-    """Favour or not; the count changes only if a row did."""
+async def _make(request: Request, *, favorited: bool) -> Json:
     viewer = known_viewer(request)
     slug = path_text(request, "slug", "article")
+    async with og.db.read(key=viewer, level="strong") as tx:
+        row = await tx.one(statements.ARTICLE_AND_ID, slug=slug, viewer=viewer)
+    if row is None:
+        raise not_found("article")
+    *shown, article_id = row
+    article = direct.as_article(*shown)
+    if article.favorited is not favorited:
+        article.favorited = favorited
+        article.favorites_count = await _store(viewer, article_id, favorited)
+    return Json({"article": article})
+
+
+async def _store(viewer: int, article_id: int, favorited: bool) -> int:
+    """Store it and count it; returns how many there are. Raises Problem 404 when the article is gone."""
+    statement, by = (ADD, 1) if favorited else (REMOVE, -1)
     async with og.db.write(key=viewer) as tx:
-        article_id = await tx.value(count, at=slug, viewer=viewer)
-        if article_id is not None:
-            if not await tx.execute(change, user_id=viewer, article_id=article_id):
-                # The same reader did the same at once, and was first: COUNT waited for that and then looked
-                # at the favourites as they were before.
-                await tx.execute(COUNT_FAVORITES, article_id=article_id, by=-by)
-            og.cache.invalidate(changes.article(article_id), changes.favorites(viewer))
-    return Json(await answers.article(slug, viewer))
+        # No row changes when the same reader has done the same at once, and was first.
+        changed = await tx.execute(statement, user_id=viewer, article_id=article_id)
+        count: int | None = await tx.value(COUNT, article_id=article_id, by=by if changed else 0)
+        og.cache.invalidate(changes.article(article_id), changes.favorites(viewer))
+    if count is None:
+        raise not_found("article")
+    return count

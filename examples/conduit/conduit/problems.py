@@ -54,8 +54,9 @@ async def on_http_error(request: Request, error: Exception) -> Json:
     return Json({"errors": {field: [error.detail.lower()]}}, error.status_code, error.headers)
 
 
-async def on_unknown_user(request: Request, error: Exception) -> Json:
-    """A row refers to a user who does not exist. Every other reference is locked before it is used, so
-    that can only be the caller: somebody whose token is good and whose account is gone."""
+async def on_unknown(request: Request, error: Exception) -> Json:
+    """A row refers to an article that has been deleted in this very moment; or to a user who does not
+    exist, which can only be the caller: somebody whose token is good and whose account is gone."""
     assert isinstance(error, errors.ForeignKeyViolation)
-    return await on_problem(request, unauthorized("is invalid"))
+    missing = not_found("article") if "article_id" in error.columns else unauthorized("is invalid")
+    return await on_problem(request, missing)

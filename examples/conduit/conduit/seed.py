@@ -169,7 +169,6 @@ def _articles(
     user_ids: list[int], ids: list[int], present: int, ties: Ties, random: Random
 ) -> Iterator[dict[str, Any]]:
     loved = Counter(article for _, article in ties.favorites)
-    commented = Counter(article for _, article in ties.comments)
     for number, article_id in enumerate(ids):
         title = f"{random.choice(VERBS)} {random.choice(TOPICS)}"
         moment = _moment(number, len(ids))
@@ -183,7 +182,6 @@ def _articles(
             "created_at": moment,
             "updated_at": moment,
             "favorites_count": loved[number],
-            "last_comment": commented[number],
             "body": _body(random),
         }
 

@@ -46,7 +46,6 @@ articles = sa.Table(
     sa.Column("created_at", sa.Text, nullable=False),
     sa.Column("updated_at", sa.Text, nullable=False),
     sa.Column("favorites_count", sa.Integer, nullable=False),
-    sa.Column("last_comment", sa.Integer, nullable=False),  # the number of the newest one, also if deleted
     sa.Column("body", sa.Text, nullable=False),  # last: SQLite reads a row only as far as it must
 )
 
@@ -61,8 +60,8 @@ comments = sa.Table(
     "comments",
     metadata,
     sa.Column("article_id", sa.BigInteger, primary_key=True),
-    # The API's "id": 1, 2, 3 within an article, since JavaScript rounds 64-bit numbers.
-    sa.Column("number", sa.Integer, primary_key=True),
+    # The API's "id": when it was made, in microseconds since 1970, since JavaScript rounds 64-bit numbers.
+    sa.Column("number", sa.BigInteger, primary_key=True),
     sa.Column("author_id", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
@@ -100,5 +99,10 @@ avatars = sa.Table(
 
 
 def now() -> str:
-    """This moment as the API tells it: to the microsecond, so that two updates differ."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """This moment as the API tells it."""
+    return as_text(datetime.now(UTC))
+
+
+def as_text(moment: datetime) -> str:
+    """A moment as the API tells it: to the microsecond, so that two updates differ."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

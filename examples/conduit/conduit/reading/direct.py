@@ -68,10 +68,10 @@ async def article(slug: str, viewer: int | None) -> bytes:
         row = await tx.one(statements.article(viewer is not None), slug=slug, **_personal(viewer))
     if row is None:
         raise not_found("article")
-    return encode({"article": _article(*row)})
+    return encode({"article": as_article(*row)})
 
 
-def _article(
+def as_article(
     slug: str,
     title: str,
     description: str,
@@ -86,6 +86,7 @@ def _article(
     favorited: int = 0,
     following: int = 0,
 ) -> Article:
+    """From a row of statements.article."""
     author = Profile(username, bio, image, bool(following))
     tags = Raw(tag_list)
     return Article(
@@ -100,10 +101,10 @@ async def comments(slug: str, viewer: int | None) -> bytes:
         rows = await tx.all(statement, slug=slug, **_personal(viewer))
     if not rows:
         raise not_found("article")
-    return encode({"comments": [_comment(*row) for row in rows if row[0] is not None]})
+    return encode({"comments": [as_comment(*row) for row in rows if row[0] is not None]})
 
 
-def _comment(
+def as_comment(
     number: int,
     created_at: str,
     body: str,
@@ -112,16 +113,8 @@ def _comment(
     image: str | None,
     following: int = 0,
 ) -> Comment:
+    """From a row of statements.article_comments."""
     return Comment(number, created_at, created_at, body, Profile(username, bio, image, bool(following)))
-
-
-async def own_comment(author_id: int, number: int, created_at: str, body: str) -> bytes:
-    """A comment that its author has just made. Raises Problem 404 for one who is no more."""
-    async with og.db.read(key=author_id) as tx:
-        author = await tx.one(statements.AUTHOR_BY_ID, user_id=author_id)
-    if author is None:
-        raise not_found("profile")
-    return encode({"comment": _comment(number, created_at, body, *author)})
 
 
 async def profile(username: str, viewer: int | None) -> bytes:
@@ -130,10 +123,11 @@ async def profile(username: str, viewer: int | None) -> bytes:
         row = await tx.one(statements.profile(viewer is not None), username=username, **_personal(viewer))
     if row is None:
         raise not_found("profile")
-    return encode({"profile": _profile(*row)})
+    return encode({"profile": as_profile(*row)})
 
 
-def _profile(username: str, bio: str | None, image: str | None, following: int = 0) -> Profile:
+def as_profile(username: str, bio: str | None, image: str | None, following: int = 0) -> Profile:
+    """From a row of statements.profile."""
     return Profile(username, bio, image, bool(following))
 
 

@@ -190,12 +190,6 @@ async def _comments(slug: str) -> list[tuple[int, bytes, bytes]]:
     return await og.cache.get(changes.comments(slug), load, ttl=TTL)
 
 
-async def own_comment(author_id: int, number: int, created_at: str, body: str) -> bytes:
-    """A comment that its author has just made. Raises Problem 404 for one who is no more."""
-    _, head, tail = _comment(author_id, number, created_at, body)
-    return b'{"comment":%b%b%b}%b}' % (head, await _profile(author_id), FALSE, tail)
-
-
 def _comment(author_id: int, number: int, created_at: str, body: str) -> tuple[int, bytes, bytes]:
     head, tail = encode_with_holes(Comment(number, created_at, created_at, body, HOLE))
     return author_id, head, tail

@@ -68,7 +68,7 @@ def article(personal: bool) -> Query:
     )
 
 
-AUTHOR_BY_ID = sa.select(*AUTHOR).where(users.c.id == bindparam("user_id"))
+ARTICLE_AND_ID = article(personal=True).add_columns(articles.c.id)
 
 
 @cache
