@@ -153,8 +153,8 @@ async def test_who_follows_or_loves_too_many_to_remember(
     world: World, ann: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other way to the same answers, taken in the middle."""
-    monkeypatch.setattr(world.modules["reading.pieces"], "FAVORITES_MAX", 1)
-    monkeypatch.setattr(world.modules["reading.pieces"], "FOLLOWS_MAX", 1)
+    monkeypatch.setattr(world.modules["reading.parts"], "FAVORITES_MAX", 1)
+    monkeypatch.setattr(world.modules["reading.parts"], "FOLLOWS_MAX", 1)
     carla = await world.register()
     slugs = [(await person.write())["slug"] for person in (ann, carla)]
     for person, slug in zip((ann, carla), slugs, strict=True):
@@ -172,7 +172,7 @@ async def test_who_follows_or_loves_too_many_to_remember(
 async def test_more_things_than_a_statement_takes(
     world: World, ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.modules["reading.statements"], "ID_COUNTS", (1, 2))
+    monkeypatch.setattr(world.modules["reading.by_id"], "ID_COUNTS", (1, 2))
     people = [await world.register() for _ in range(5)]
     slugs = [(await person.write())["slug"] for person in people][::-1]
     for person in people:
@@ -182,3 +182,24 @@ async def test_more_things_than_a_statement_takes(
     assert (await world.stranger.list(limit=5))[0] == slugs
     comments = (await world.stranger.get(f"/api/articles/{slugs[0]}/comments"))["comments"]
     assert [comment["author"]["username"] for comment in comments] == [each.name for each in people][::-1]
+
+
+async def test_a_feed_beyond_what_is_kept_of_each_author(
+    world: World, ann: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache merges feeds from the newest articles of each author: what is older is asked for."""
+    by_id = world.modules["reading.by_id"]
+    monkeypatch.setattr(by_id, "NEWEST_OF_EACH", 3)
+    by_id.written_pieces.cache_clear()
+    carla, dora = await world.register(), await world.register()
+    for person in (ann, carla, dora):  # dora writes nothing
+        await bob.post(f"/api/profiles/{person.name}/follow")
+    slugs = [(await person.write())["slug"] for person in (ann, ann, carla, ann, ann, ann)][::-1]
+    for limit, offset in ((1, 0), (3, 0), (2, 1), (2, 2), (3, 3), (9, 0), (3, 6)):
+        page = await bob.list("/api/articles/feed", limit=limit, offset=offset)
+        assert page == (slugs[offset : offset + limit], 6), (limit, offset)
+    slugs.insert(0, (await carla.write())["slug"])
+    assert await bob.list("/api/articles/feed", limit=3) == (slugs[:3], 7)
+    await ann.delete(f"/api/articles/{slugs.pop(1)}")
+    assert await bob.list("/api/articles/feed", limit=3) == (slugs[:3], 6)
+    by_id.written_pieces.cache_clear()

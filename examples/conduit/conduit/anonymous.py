@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conduit import og
-from conduit.reading.pieces import TTL
+from conduit.reading.parts import TTL
 
 SESSION = "/api/session"
 

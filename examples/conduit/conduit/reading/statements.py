@@ -5,7 +5,6 @@ and whom they follow. No answer counts rows, except of the favourites of one use
 once, where no count is kept.
 """
 
-from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -146,22 +145,28 @@ def _feed_cut(size: int) -> sa.Subquery:
     Of each of them no more than the newest :window + 1 can be on it: `horizon` says where those begin.
     """
     theirs, new = articles.alias("theirs"), articles.alias("new")
-    oldest = (
-        sa.select(theirs.c.id)
-        .where(theirs.c.author_id == follows.c.followee_id)
-        .order_by(theirs.c.id.desc())
-        .limit(sa.literal_column("1"))
-        .offset(bindparam("window"))
-        .scalar_subquery()
-    )
+    oldest = nth_newest(theirs, follows.c.followee_id, bindparam("window"))
     horizon = (
-        sa.select(follows.c.followee_id, sa.func.coalesce(oldest, sa.literal_column("0")).label("since"))
+        sa.select(follows.c.followee_id, oldest.label("since"))
         .where(follows.c.follower_id == VIEWER)
         .cte("horizon")
         .prefix_with("MATERIALIZED")
     )
     recent = sa.and_(new.c.author_id == horizon.c.followee_id, new.c.id >= horizon.c.since)
     return _cut(sa.select(new.c.id.label("id")).join_from(horizon, new, recent), size)
+
+
+def nth_newest(theirs: Any, author_id: Any, place: ColumnElement[int]) -> ColumnElement[int]:
+    """The id of an author's newest article but so many; 0 when there are fewer."""
+    oldest = (
+        sa.select(theirs.c.id)
+        .where(theirs.c.author_id == author_id)
+        .order_by(theirs.c.id.desc())
+        .limit(sa.literal_column("1"))
+        .offset(place)
+        .scalar_subquery()
+    )
+    return sa.func.coalesce(oldest, sa.literal_column("0"))
 
 
 def _feed_total() -> ColumnElement[int]:
@@ -235,53 +240,3 @@ def _ids(page: sa.Subquery, total: ColumnElement[int]) -> Query:
     whole = sa.select(total.label("total")).subquery("whole")
     joined = sa.select(whole.c.total, page.c.id).select_from(whole.outerjoin(page, sa.true()))
     return joined.order_by(page.c.id.desc())
-
-
-# --- For the cache: things by their ids, the same for every reader.
-
-ID_COUNTS = (1, 5, 20, 100)
-
-
-def batches(ids: Sequence[int]) -> Iterator[dict[str, int]]:
-    """Ids as the parameters of statements that take so many, or a few more: then the last is repeated.
-
-    IN with a list of its own length each time would be another text each time, which neither SQLAlchemy
-    nor the server could prepare.
-    """
-    for begin in range(0, len(ids), ID_COUNTS[-1]):
-        batch = ids[begin : begin + ID_COUNTS[-1]]
-        count = next(count for count in ID_COUNTS if count >= len(batch))
-        yield {f"id{place}": batch[min(place, len(batch) - 1)] for place in range(count)}
-
-
-def _among(column: sa.Column[int], count: int) -> ColumnElement[bool]:
-    return column.in_([bindparam(f"id{place}", type_=sa.BigInteger) for place in range(count)])
-
-
-ARTICLE_AT = sa.select(articles.c.id, articles.c.body).where(articles.c.slug == SLUG)
-
-
-@cache
-def summary_pieces(count: int) -> Query:
-    """Articles as lists show them, by id."""
-    columns = (articles.c.id, articles.c.author_id, *SUMMARY, articles.c.favorites_count)
-    return sa.select(*columns).where(_among(articles.c.id, count))
-
-
-@cache
-def profile_pieces(count: int) -> Query:
-    """Users, by id."""
-    return sa.select(users.c.id, *AUTHOR).where(_among(users.c.id, count))
-
-
-COMMENT_PIECES = (
-    sa.select(comments.c.author_id, comments.c.number, comments.c.created_at, comments.c.body)
-    .select_from(articles)
-    .outerjoin(comments, comments.c.article_id == articles.c.id)
-    .where(articles.c.slug == SLUG)
-    .order_by(comments.c.number.desc())
-    .limit(sa.literal_column(str(COMMENTS_MAX)))
-)
-USER_NAMED = sa.select(users.c.id).where(users.c.username == bindparam("username"))
-FAVORITES_OF = sa.select(favorites.c.article_id).where(favorites.c.user_id == VIEWER).limit(bindparam("most"))
-FOLLOWED_BY = sa.select(follows.c.followee_id).where(follows.c.follower_id == VIEWER).limit(bindparam("most"))
