@@ -113,8 +113,9 @@ def _promise(promise: Promise) -> str:
 def _change(stage: Stage) -> str:
     if not stage.built:
         return "Not built yet in this version: `outgrow up` says so and changes nothing."
-    here = stages.apply(parse(""), stage.number)
-    before = stages.apply(parse(""), stage.number - 1) if stage.number > 1 else here
+    here = parse(f"stage = {stage.number}")
+    earlier = [each.number for each in stages.LADDER if each.built and each.number < stage.number]
+    before = parse(f"stage = {earlier[-1]}") if earlier else here
     follows = [each for each in diff(before, here) if each.path != "stage"]
     rows = "".join(
         f"\n- `{each.path}`, `{each.before}` before, "

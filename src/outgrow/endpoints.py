@@ -93,11 +93,22 @@ class Queue(msgspec.Struct, frozen=True):
     workers: int = 4
 
 
+class SessionStore(msgspec.Struct, frozen=True):
+    """A place for sessions. The URL carries no password."""
+
+    engine: Literal["off", "memory", "database", "redis"]
+    url: str | None = None
+
+
 class Sessions(msgspec.Struct, frozen=True):
-    """The tier of sessions. The URL carries no password; times in seconds."""
+    """The tier of sessions. The URL carries no password; times in seconds.
+
+    `also`: while they move, each of them may be there instead; new ones begin in the first.
+    """
 
     engine: Literal["off", "memory", "database", "redis"] = "off"
     url: str | None = None
+    also: SessionStore | None = None
     idle_timeout_s: float = 86_400.0
     lifetime_s: float = 1_209_600.0
     size_bytes_max: int = 16_384
@@ -317,7 +328,7 @@ def _sessions(topology: Topology, url: str | None) -> Sessions:
     settings = topology.sessions
     own = split_password(settings.url)[0] if settings.url is not None else None
     return Sessions(
-        engine=settings.engine,
+        engine=settings.engine or "off",
         url=url or own,
         idle_timeout_s=settings.idle_timeout,
         lifetime_s=settings.lifetime,
@@ -329,12 +340,12 @@ def _sessions(topology: Topology, url: str | None) -> Sessions:
 
 
 def _require_no_password(document: Endpoints) -> None:
-    urls = {
-        f"database node {node.name}": node.url for shard in document.database.shards for node in shard.nodes
-    }
-    if document.sessions.url is not None:
-        urls["the sessions"] = document.sessions.url
-    for what, url in urls.items():
+    urls = [
+        (f"database node {node.name}", node.url) for shard in document.database.shards for node in shard.nodes
+    ]
+    stores = (document.sessions, document.sessions.also)
+    urls += [("the sessions", store.url) for store in stores if store is not None and store.url is not None]
+    for what, url in urls:
         if split_password(url)[1] is not None:
             raise Misuse(
                 f"the URL of {what} holds a password",

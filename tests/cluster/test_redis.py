@@ -85,7 +85,6 @@ def test_a_visitor_is_known_again(fleet: RunningFleet) -> None:
     "forbidden",
     [
         ("KEYS", "*"),
-        ("SCAN", "0"),
         ("FLUSHALL",),
         ("CONFIG", "GET", "*"),
         ("ACL", "LIST"),
@@ -117,7 +116,9 @@ async def test_a_script_may_not_more_than_its_user(fleet: RunningFleet) -> None:
     connection = client(fleet, "hello", password(fleet))
     try:
         script = connection.register_script("return redis.call('HGET', 'another', 'data')")
-        with pytest.raises(Exception, match="can't access at least one of the keys"):
+        with pytest.raises(
+            Exception, match=r"can't access at least one of the keys|No permissions to access a key"
+        ):
             await script()
     finally:
         await connection.aclose()

@@ -10,7 +10,7 @@ from outgrow.stages import LADDER, Stage
 from outgrow.topology import STAGES, Topology, parse
 from tests.support.source import ROOT, SOURCE
 
-BUILT = {1, 2, 3, 4, 5}
+BUILT = {1, 2, 3, 4, 5, 8}
 
 
 def test_eleven_stages_in_order_under_the_names_of_the_topology() -> None:
@@ -113,7 +113,8 @@ def test_what_is_not_built_says_so(stage: Stage) -> None:
         stages.apply(parse(""), stage.name)
     assert caught.value.exit_code == 2
     assert caught.value.hint == (
-        "built so far: 1 single-server, 2 separate-database, 3 scale-out, 4 load-balancer, 5 replication"
+        "built so far: 1 single-server, 2 separate-database, 3 scale-out, 4 load-balancer, 5 replication, "
+        "8 stateless"
     )
 
 
@@ -158,6 +159,27 @@ def test_back_to_stage_1() -> None:
         'stage = 2\ndatabase.url = "postgres://h/d"\ndatabase.migrations_url = "postgres://o@h/d"'
     )
     assert stages.apply(external, 1) == parse("")
+
+
+AS_MANY_REPLICAS = "database.replicas = 0"
+"""As there were: stage 8 does not bring what stage 5 does."""
+
+
+def test_to_stage_8_and_back() -> None:
+    for earlier in ("", "stage = 3", "stage = 4", 'stage = 4\nsessions.engine = "database"'):
+        assert stages.apply(parse(earlier), 8) == parse(f"stage = 8\n{AS_MANY_REPLICAS}")
+    assert stages.apply(parse("stage = 5"), 8) == parse("stage = 8")
+    assert stages.apply(parse("stage = 8"), 4) == parse('stage = 4\nsessions.engine = "database"')
+    assert stages.apply(parse("stage = 8"), 2) == parse('stage = 2\nsessions.engine = "database"')
+    assert parse('stage = 8\nsessions.engine = "off"').sessions.engine == "off", "what the file says counts"
+    tuned = "stage = 4\nbalancer.layer = 4\napplication.servers = 5"
+    wanted = f"{tuned.replace('stage = 4', 'stage = 8')}\n{AS_MANY_REPLICAS}"
+    assert stages.apply(parse(tuned), 8) == parse(wanted)
+
+
+def test_a_redis_of_ones_own_stays_where_it_is() -> None:
+    own = parse('stage = 8\nsessions.url = "redis://h"')
+    assert stages.apply(own, 4).sessions == own.sessions
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,12 @@ USER = "test"
 
 
 def program() -> Path:
-    """The server, or a skipped test; in continuous integration it has to be there."""
+    """The server, or a skipped test; in continuous integration it has to be there.
+
+    OUTGROW_TEST_REDIS names another one, such as a Valkey where Redis is installed as well.
+    """
+    if chosen := os.environ.get("OUTGROW_TEST_REDIS"):
+        return Path(chosen)
     try:
         return redis.find()
     except EngineMissing as error:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from outgrow import endpoints
 from outgrow.runtime.database import schema
 from outgrow.runtime.events import Events
-from outgrow.runtime.sessions import Session, Sessions, Store, open_store
+from outgrow.runtime.sessions import Movable, Session, Sessions, open_store
 from outgrow.runtime.sessions.sessions import Ticket, Visit
 from tests.support.tasks import open_database
 
@@ -29,19 +29,25 @@ class Clock:
 
 
 @asynccontextmanager
-async def stores(kind: str, url: str, password: str | None = None) -> AsyncIterator[Store]:
+async def stores(kind: str, url: str, password: str | None = None) -> AsyncIterator[Movable]:
     """An open store: "memory", "database" at its URL, "redis" at its URL."""
     if kind == "database":
         db = open_database(url, Events())
         await db.open()
         try:
-            yield open_store(_settings(kind), database=db, table=schema.session, passwords={}, application="")
+            yield open_store(
+                endpoints.SessionStore("database"),
+                database=db,
+                table=schema.session,
+                passwords={},
+                application="",
+            )
         finally:
             await db.close()
         return
     passwords = {} if password is None else {"sessions": password}
     store = open_store(
-        endpoints.Sessions(engine="redis" if kind == "redis" else "memory", url=url or None),
+        endpoints.SessionStore("redis" if kind == "redis" else "memory", url or None),
         database=None,
         table=None,
         passwords=passwords,
@@ -52,10 +58,6 @@ async def stores(kind: str, url: str, password: str | None = None) -> AsyncItera
         yield store
     finally:
         await store.close()
-
-
-def _settings(kind: str) -> endpoints.Sessions:
-    return endpoints.Sessions(engine="database")
 
 
 class Visitor:

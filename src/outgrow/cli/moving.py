@@ -75,6 +75,19 @@ def stage_now(directory: Path) -> tuple[str, int]:
     return status.stage, int(status.url.rpartition(":")[2])
 
 
+def stage_before(directory: Path, number: int) -> int:
+    """The nearest earlier stage to which a move leads from stage `number`; else simply the one before."""
+    from outgrow.growth import grow
+
+    for earlier in range(number - 1, 0, -1):
+        try:
+            grow.steps(*topologies(directory, str(number), str(earlier)))
+        except Misuse:  # not built yet, or more than one move
+            continue
+        return earlier
+    return number - 1
+
+
 def go(directory: Path, stage: str, console: Console) -> None:
     """Move to that stage, or finish a move to it that was cut off."""
     from outgrow.growth import grow

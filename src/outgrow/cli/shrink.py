@@ -32,7 +32,7 @@ def command(stage: str | None, directory: Path | None, plan: bool, as_json: bool
     now = stages.find(moving.stage_now(where)[0])
     if stage is None and now.number == 1:
         raise Misuse("the application is at the first stage already")
-    wanted = stages.find(stage if stage is not None else now.number - 1)
+    wanted = stages.find(stage if stage is not None else moving.stage_before(where, now.number))
     if wanted.number >= now.number:
         raise Misuse(f"{wanted.name} is not before {now.name}", hint=f"`outgrow grow {wanted.name}`")
     if plan:

@@ -6,6 +6,7 @@
 {"command": "remove", "names": [...]}     ->  likewise
 {"command": "adopt", "topology": {...}}   ->  {"done": true}: the fleet is this topology from now on
 {"command": "become", "topology": {...}}  ->  {"change": {...}} ... {"done": true}: see front.py
+{"command": "sessions", "sessions": {...}}  ->  {"done": true}: published that they are there from now on
 {"command": "count", "servers": 3}        ->  likewise: so many application servers, for the autoscaler
 {"command": "deploy", "topology": {...}, "release": 7}  ->  likewise: see rollout.py
 {"command": "topology"}                   ->  {"topology": {...}}: what runs, without its secrets
@@ -26,6 +27,7 @@ import msgspec
 
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Status
+from outgrow.endpoints import Sessions
 from outgrow.errors import FleetBusy, FleetError, FleetNotRunning, OutgrowError, StateUnreadable, tell, told
 from outgrow.supervisor import orphans
 from outgrow.supervisor.limits import Limits
@@ -43,11 +45,14 @@ Tell = Callable[[Change], None]
 class Request(msgspec.Struct, omit_defaults=True):
     """What is asked."""
 
-    command: Literal["status", "down", "start", "remove", "adopt", "become", "count", "deploy", "topology"]
+    command: Literal[
+        "status", "down", "start", "remove", "adopt", "become", "sessions", "count", "deploy", "topology"
+    ]
     measured: bool = True
     workloads: tuple[Workload, ...] = ()
     names: tuple[str, ...] = ()
     topology: Topology | None = None
+    sessions: Sessions | None = None
     servers: int = 0
     release: int = 0
 
@@ -70,6 +75,7 @@ class Controlled(Protocol):
     async def start(self, workloads: Sequence[Workload]) -> None: ...
     async def remove(self, names: Collection[str]) -> None: ...
     def adopt(self, topology: Topology) -> None: ...
+    def keep_sessions(self, sessions: Sessions) -> None: ...
     async def become(self, topology: Topology) -> None: ...
     async def count(self, servers: int) -> None: ...
     async def deploy(self, topology: Topology, release: int) -> None: ...
@@ -155,6 +161,8 @@ class Control:
                 await fleet.remove(request.names)
             case "count":
                 await fleet.count(request.servers)
+            case "sessions" if request.sessions is not None:
+                fleet.keep_sessions(request.sessions)
             case "become" if topology is not None:
                 await fleet.become(topology)
             case "deploy" if topology is not None:

@@ -128,6 +128,15 @@ class Fleet:
         self._state.epoch = endpoints.read(self._state.placement().endpoints).epoch
         self._state.note(self._state.notes)
 
+    def keep_sessions(self, sessions: endpoints.Sessions) -> None:
+        """Publish where sessions are from now on. Whoever asks for it has the processes obey."""
+        path = self._state.placement().endpoints
+        before = endpoints.read(path)
+        if before.sessions != sessions:
+            endpoints.write(path, replace(before, sessions=sessions, epoch=before.epoch + 1))
+            self._state.epoch = before.epoch + 1
+            self._state.note(self._state.notes)
+
     async def become(self, topology: Topology) -> None:
         """Change what stands before the database to this topology's. Raises what Front.become raises."""
         wanted = changed(self._topology, topology)
@@ -267,7 +276,9 @@ class Fleet:
         self._state.releases = releases.current(self._place, self._state.releases, data)
         releases.tidy(self._place, self._state.releases, releases.number(self._place))
         sessions_host = "127.0.0.1"
-        if plan.runs_redis(self._topology):
+        growing = self._state.growing()
+        moving = plan.sessions_under_way(self._topology, before) if growing else None
+        if moving is not None or plan.runs_redis(self._topology):
             from outgrow.engines.redis import PORT as REDIS_PORT
 
             sessions_host = self._state.free_host((SESSIONS_NODE, REDIS_PORT))
@@ -278,6 +289,7 @@ class Fleet:
             epoch=self._state.next_epoch(before.epoch if before is not None else 0),
             dashboard_port=self._dashboard_port(),
             sessions_host=sessions_host,
+            moving=moving,
         )
         return planned._replace(document=plan.continued(planned.document, before))
 

@@ -61,8 +61,12 @@ def plan(
     epoch: int,
     dashboard_port: int,
     sessions_host: str = "127.0.0.1",
+    moving: endpoints.Sessions | None = None,
 ) -> Plan:
-    """What this topology needs at this place. Raises EngineMissing."""
+    """What this topology needs at this place. Raises EngineMissing.
+
+    `moving`: where sessions are while a move of them is not finished, whatever the topology says.
+    """
     application, engine = _front(topology, placement)
     servers: tuple[Workload, ...] = ()
     nodes: tuple[Node, ...] = ()
@@ -77,7 +81,7 @@ def plan(
         nodes = (Node(endpoints.DATABASE, pooler.url, pooled=True),)
         application.after = (*application.after, pooler.last)
     sessions_url = None
-    if runs_redis(topology):
+    if runs_redis(topology) or moving is not None:
         from outgrow.engines.redis import Redis
 
         redis = Redis(topology, placement._replace(host=sessions_host))
@@ -93,10 +97,28 @@ def plan(
         secrets_file=str(placement.secrets),
         control=str(placement.control),
     )
+    if moving is not None:
+        document = replace(document, sessions=_found_again(moving, sessions_url))
     dashboard = Dashboard(topology, placement, dashboard_port)
     beside = (*Autoscaler(topology, placement).workloads(), *dashboard.workloads())
     whole = (*servers, *application.workloads(), *_balancers(topology, engine), *beside)
     return Plan(whole, document)
+
+
+def sessions_under_way(topology: Topology, before: Endpoints | None) -> endpoints.Sessions | None:
+    """Where an unfinished move has left the sessions, if one of the places is the fleet's own Redis."""
+    if before is None or topology.sessions.url is not None:
+        return None
+    kept = before.sessions
+    away = kept.also is not None or kept.engine != topology.sessions.engine
+    return kept if away and "redis" in (kept.engine, kept.also and kept.also.engine) else None
+
+
+def _found_again(sessions: endpoints.Sessions, url: str | None) -> endpoints.Sessions:
+    """The same places, the Redis among them at its present address."""
+    if sessions.engine == "redis":
+        return replace(sessions, url=url)
+    return replace(sessions, also=endpoints.SessionStore("redis", url))
 
 
 def migration(topology: Topology, placement: Placement) -> Workload:

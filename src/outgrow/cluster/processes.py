@@ -28,6 +28,8 @@ class Answer(msgspec.Struct):
     held: bool = False
     connections: int = 0
     writing: int = 0
+    carried: int = 0
+    left: bool = False
     error: str | None = None
 
 
@@ -57,6 +59,16 @@ class Processes:
     ) -> list[Answer]:
         """Ask all of them at once. Raises FleetError when one cannot do it or does not answer."""
         return await self._ask(list(self._connections), {"command": command, **more}, within_s)
+
+    async def ask_one(
+        self, command: str, *, within_s: float = ANSWER_WITHIN_S, **more: str | float
+    ) -> list[Answer]:
+        """Ask the first that answers: nothing when there is none. Raises like ask."""
+        while self._connections:
+            first = next(iter(self._connections))
+            if answers := await self._ask([first], {"command": command, **more}, within_s):
+                return answers
+        return []
 
     async def state(self, *, within_s: float = ANSWER_WITHIN_S) -> list[Answer]:
         """How all of them stand, those that have just come too. Raises like ask."""

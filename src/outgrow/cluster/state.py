@@ -224,8 +224,8 @@ class State:
             roles += ["migrations", "*"]
         # Once there have been replicas, their data knows these.
         roles += [role for role in REPLICAS_ROLES if role in known or topology.database.copies]
-        if topology.sessions.engine == "redis" and topology.sessions.url is None:
-            roles.append("sessions")
+        if topology.sessions.url is None and (topology.sessions.engine == "redis" or "sessions" in known):
+            roles.append("sessions")  # known: sessions may still be on their way out of Redis
         passwords = {role: known.get(role) or secrets.token_hex(24) for role in roles}
         passwords |= endpoints.passwords_of(topology)
         key = application.application if application is not None else secrets.token_hex(32)

@@ -31,7 +31,8 @@ PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin")
 INSTALL = "apt-get install redis-server"
 READY = "outgrow.engines.redis_ready"
 MEMORY = "256mb"
-COMMANDS = "+hmget +hget +hset +pexpire +del +evalsha +script|load +ping"
+COMMANDS = "+hmget +hget +hset +pexpire +del +scan +evalsha +script|load +ping"
+"""Those that sessions need. By SCAN they are found that have to go to another store."""
 
 
 class Redis:

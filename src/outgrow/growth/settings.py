@@ -7,12 +7,15 @@ import re
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from outgrow.errors import Misuse, TopologyError
 from outgrow.topology import Topology, parse
 
 FILE = "outgrow.toml"
 SERVERS = "application.servers"
+KEPT = ("sessions.engine", "database.replicas")
+"""What a stage may bring that a move has not, or a move keeps where the stage has none."""
 
 Value = str | int | float
 
@@ -44,11 +47,17 @@ def require_settable(path: Path, values: Mapping[str, Value]) -> Topology:
 
 
 def of(directory: Path, after: Topology) -> dict[str, Value]:
-    """What outgrow.toml must say of this topology: its stage, and how many servers where it says any."""
+    """What outgrow.toml must say of it: the stage, and what that would mean otherwise."""
     values: dict[str, Value] = {"stage": after.stage}
-    if says((directory / FILE).read_text(encoding="utf-8"), SERVERS):
+    text = (directory / FILE).read_text(encoding="utf-8")
+    if says(text, SERVERS):
         values[SERVERS] = after.application.count
-    return values
+    try:
+        meant = parse(with_values(text, values), environment=os.environ)
+    except TopologyError:
+        return values  # `require_settable` tells what is wrong
+    wanted = {key: _value_of(after, key) for key in KEPT}
+    return values | {key: value for key, value in wanted.items() if _value_of(meant, key) != value}
 
 
 def settle(directory: Path, after: Topology) -> None:
@@ -126,8 +135,8 @@ def _line(key: str) -> re.Pattern[str]:
     )
 
 
-def _value_of(topology: Topology, key: str) -> object:
-    value: object = topology
+def _value_of(topology: Topology, key: str) -> Any:
+    value: Any = topology
     for name in key.split("."):
         value = value[name] if isinstance(value, dict) else getattr(value, name)
     return value

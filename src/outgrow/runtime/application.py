@@ -8,7 +8,9 @@ endpoints document ─► Database ─┬─► Outbox ─► Queue (worker)
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,7 +38,7 @@ from outgrow.runtime.health import Health, disk_space
 from outgrow.runtime.ids import Ids
 from outgrow.runtime.queue import Queue
 from outgrow.runtime.scope import Scope
-from outgrow.runtime.sessions import Sessions, open_store
+from outgrow.runtime.sessions import Movable, Moving, Places, Sessions, open_store
 from outgrow.runtime.telemetry import tracecontext
 
 if TYPE_CHECKING:
@@ -75,7 +77,11 @@ class Outgrow:
             document.cache, self.events, position=lambda: self.db.position, writer=self._writer
         )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
-        self.sessions = self._sessions() if document.sessions.engine != "off" else None
+        self._reloading = asyncio.Lock()
+        self._places = (
+            Places(document.sessions, self._session_store) if document.sessions.engine != "off" else None
+        )
+        self.sessions = self._sessions(self._places) if self._places is not None else None
         self._telemetry: Telemetry | None = None
         self._control = (
             Control(
@@ -84,6 +90,7 @@ class Outgrow:
                 epoch=lambda: self.endpoints.epoch,
                 reload=self._reload,
                 drain=self._drain,
+                carry=self._carry_sessions,
             )
             if discovered and document.control is not None
             else None
@@ -173,15 +180,30 @@ class Outgrow:
 
     async def _reload(self) -> None:
         """Take over what the endpoints document says now, if it is newer. Raises OutgrowError."""
-        document, secrets = endpoints.discover()
-        if document.epoch <= self.endpoints.epoch:
-            return
+        async with self._reloading:
+            document, secrets = endpoints.discover()
+            if document.epoch > self.endpoints.epoch:
+                await self._obey(document, secrets)
+
+    async def _obey(self, document: Endpoints, secrets: Secrets) -> None:
+        self._secrets = secrets
+        if document.sessions != self.endpoints.sessions:
+            await self._move_sessions(document.sessions)
         before = self.endpoints.database
         if document.database == msgspec.structs.replace(before, pool=document.database.pool):
             self.db.resize(document.database.pool)
         else:
             await self.db.move(document.database, secrets.passwords)
         self.endpoints = document
+
+    async def _move_sessions(self, settings: endpoints.Sessions) -> None:
+        """To its end: what the fleet does next counts on no call being under way anywhere else."""
+        if self.sessions is None or self._places is None:
+            return  # the application has begun without, and its next process begins with them
+        left = await self._places.become(settings)
+        await self.sessions.use(self._places.store)
+        for store in left:
+            await store.close()
 
     def _drain(self) -> None:
         """The fleet is about to end this process."""
@@ -196,16 +218,26 @@ class Outgrow:
             self.health.add("sessions", self.sessions.check, critical=False)
         self.health.add("disk", disk_space(self._data_directory()))
 
-    def _sessions(self) -> Sessions:
+    def _sessions(self, places: Places) -> Sessions:
         settings = self.endpoints.sessions
-        store = open_store(
-            settings,
+        return Sessions(settings, places.store, {1: self.secret("session")}, self.events)
+
+    def _session_store(self, named: endpoints.SessionStore) -> Movable:
+        return open_store(
+            named,
             database=self.db,
             table=schema.session,
             passwords=self._secrets.passwords,
             application=self.endpoints.application,
         )
-        return Sessions(settings, store, {1: self.secret("session")}, self.events)
+
+    async def _carry_sessions(self, seconds: float, clear: bool) -> tuple[int, bool]:
+        """For so long, while sessions move: how many, and whether there may be more (sessions/moving.py)."""
+        store = self.sessions.store if self.sessions is not None else None
+        if not isinstance(store, Moving):
+            return 0, False
+        until = time.monotonic() + seconds
+        return await (store.clear(until) if clear else store.carry(until))
 
     def _data_directory(self) -> Path:
         """Where this process writes: the SQLite file's folder, else the working directory."""

@@ -5,6 +5,8 @@
     {"command": "hold", "seconds": 5}     ->  held: write blocks wait, those under way have ended
     {"command": "reload"}                 ->  the endpoints document is read again and obeyed
     {"command": "release"}                ->  write blocks go on
+    {"command": "carry", "seconds": 0.2}  ->  {"carried": 90, "left": true}: sessions, from where they were
+    {"command": "clear", "seconds": 0.2}  ->  likewise: what lay where they are to be, from an earlier time
     {"command": "drain"}                  ->  its connections end (drain.py); the answer counts them
     {"command": "renew"}                  ->  the connections of this moment end with their next answer
 
@@ -39,7 +41,7 @@ logger = logging.getLogger("outgrow.control")
 class Request(msgspec.Struct):
     """What is asked."""
 
-    command: Literal["state", "warm", "hold", "reload", "release", "drain", "renew"]
+    command: Literal["state", "warm", "hold", "reload", "release", "carry", "clear", "drain", "renew"]
     seconds: float = 5.0
     engine: Literal["sqlite", "postgres"] = "sqlite"
 
@@ -51,6 +53,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
     held: bool = False
     connections: int = 0
     writing: int = 0
+    carried: int = 0
+    left: bool = False
     error: str | None = None
 
 
@@ -73,7 +77,7 @@ def _bound(path: Path) -> socket.socket:
 class Control:
     """Listens in `folder`. `reload` reads the document again and obeys it; it raises OutgrowError.
 
-    `drain` is called when the process is about to go.
+    `drain` is called when the process is about to go; `carry` for so many seconds, and to `clear` or not.
     """
 
     def __init__(
@@ -84,12 +88,14 @@ class Control:
         epoch: Callable[[], int],
         reload: Callable[[], Awaitable[None]],
         drain: Callable[[], None] = PROCESS.begin,
+        carry: Callable[[float, bool], Awaitable[tuple[int, bool]]] | None = None,
     ) -> None:
         self._path = folder / f"{os.getpid()}.sock"
         self._gate = gate
         self._epoch = epoch
         self._reload = reload
         self._drain = drain
+        self._carry = carry
         self._holder: asyncio.StreamWriter | None = None
         self._expiry: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
@@ -130,7 +136,7 @@ class Control:
             writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> Answer:
-        error = None
+        error, carried, left = None, 0, False
         try:
             request = msgspec.json.decode(line, type=Request)
             if request.command == "warm":
@@ -139,6 +145,8 @@ class Control:
                 await self._hold(writer, request.seconds)
             elif request.command == "reload":
                 await self._reload()
+            elif request.command in ("carry", "clear") and self._carry is not None:
+                carried, left = await self._carry(request.seconds, request.command == "clear")
             elif request.command == "drain":
                 self._drain()
             elif request.command == "renew":
@@ -150,7 +158,8 @@ class Control:
         except (OutgrowError, msgspec.DecodeError, OSError, ImportError) as failure:
             error = str(failure)
         connections = len(PROCESS.connections)
-        return Answer(self._epoch(), self._gate.held, connections, self._gate.inside, error)
+        gate = self._gate
+        return Answer(self._epoch(), gate.held, connections, gate.inside, carried, left, error)
 
     async def _hold(self, writer: asyncio.StreamWriter, seconds: float) -> None:
         if self._holder is not None and self._holder is not writer:

@@ -17,7 +17,7 @@ from outgrow.stages import (
     s11_sharding,
 )
 from outgrow.stages.stage import Due, Promise, Stage
-from outgrow.topology import Topology
+from outgrow.topology import STAGES, Topology
 from outgrow.topology.wording import nearest
 
 __all__ = ["LADDER", "Due", "Promise", "Stage", "apply", "find"]
@@ -54,4 +54,7 @@ def apply(topology: Topology, named: str | int) -> Topology:
     if stage.change is None:
         built = [f"{each.number} {each.name}" for each in LADDER if each.built]
         raise NotBuiltYet(stage.number, stage.name, built)
+    shared = STAGES.index(topology.stage) >= STAGES.index(s08_stateless.NAME)
+    if shared and stage.number < s08_stateless.STAGE.number:
+        topology = s08_stateless.left(topology)
     return stage.change(topology)

@@ -232,8 +232,9 @@ class Sessions(Section, frozen=True):
     """[sessions]"""
 
     engine: Annotated[
-        Literal["off", "memory", "database", "redis"], Meta(description="where request.session is kept")
-    ] = "off"
+        Literal["off", "memory", "database", "redis"] | None,
+        Meta(description='where request.session is kept; by default "off", or "redis" from stage 8 on'),
+    ] = None
     url: Annotated[
         RedisUrl | None,
         Meta(description='a Redis of your own; in its password write %2F for "/", %40 for "@"'),

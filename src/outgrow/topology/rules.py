@@ -31,6 +31,9 @@ SYNC_TIMEOUT_MIN = 1.0
 REPLICAS = 2
 """So that one is left when the primary is lost, and the other follows it."""
 
+SHARED = "stateless"
+"""From this stage on sessions are in a store of their own, which all servers share."""
+
 POOL_HOSTS = 120
 """Emulated hosts for the servers of all pools beside "app"; each pool has an equal part of them."""
 
@@ -84,7 +87,8 @@ def complete(topology: Topology) -> Topology:
     engine = balancer.engine or ("envoy" if several else None)
     application = replace(topology.application, servers=topology.application.servers or (2 if several else 1))
     balancer = replace(balancer, engine=engine, layer=_layer(topology))
-    topology = replace(topology, application=application, balancer=balancer)
+    sessions = replace(topology.sessions, engine=_sessions(topology))
+    topology = replace(topology, application=application, balancer=balancer, sessions=sessions)
     if _is_postgres(topology):
         database = replace(database, engine="postgres", file=None, replicas=_replicas(topology))
         return replace(topology, database=database)
@@ -110,6 +114,15 @@ def _servers(topology: Topology) -> int:
 
 def _processes(topology: Topology) -> int:
     return _servers(topology) * topology.application.workers
+
+
+def usual_sessions(stage: str) -> Literal["off", "redis"]:
+    """Where they are at that stage unless the file says it."""
+    return "redis" if STAGES.index(stage) >= STAGES.index(SHARED) else "off"
+
+
+def _sessions(topology: Topology) -> Literal["off", "memory", "database", "redis"]:
+    return topology.sessions.engine or usual_sessions(topology.stage)
 
 
 def _layer(topology: Topology) -> Literal[4, 7]:
@@ -394,7 +407,7 @@ RULES = (
     ),
     Rule(
         ("sessions.url", "sessions.engine"),
-        lambda topology, given: bool(topology.sessions.url) and topology.sessions.engine != "redis",
+        lambda topology, given: bool(topology.sessions.url) and _sessions(topology) != "redis",
         'is for engine = "redis"',
         "remove it, or change the engine",
     ),

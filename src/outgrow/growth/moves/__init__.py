@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from outgrow.growth.moves.change_of_front import Balance, Unbalance
 from outgrow.growth.moves.postgres_to_sqlite import PostgresToSqlite
+from outgrow.growth.moves.sessions import MoveSessions
 from outgrow.growth.moves.sqlite_to_postgres import SqliteToPostgres
 from outgrow.growth.step import Move
 
-MOVES: tuple[Move, ...] = (SqliteToPostgres(), PostgresToSqlite(), Balance(), Unbalance())
+MOVES: tuple[Move, ...] = (
+    SqliteToPostgres(),
+    PostgresToSqlite(),
+    MoveSessions(),
+    Balance(),
+    Unbalance(),
+)

@@ -33,11 +33,11 @@ class ChangeOfFront:
 
     async def change(self, context: Context) -> None:
         """The fleet becomes the topology after. It goes on with that by itself if nobody waits for it."""
-        await _become(context, context.after)
+        await become(context, context.after)
 
     async def change_back(self, context: Context) -> None:
         """And the topology before."""
-        await _become(context, context.before)
+        await become(context, context.before)
 
     async def settle(self, context: Context) -> None:
         """What `outgrow up` starts from now on."""
@@ -71,7 +71,8 @@ def _fits(before: Topology, after: Topology) -> bool:
     return same and bool(before.balancer.engine or after.balancer.engine)
 
 
-async def _become(context: Context, topology: Topology) -> None:
+async def become(context: Context, topology: Topology) -> None:
+    """Have the fleet run what stands before the database. Raises FleetError, and what the fleet raises."""
     await control.change(
         context.directory,
         Request("become", topology=topology),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 
-from outgrow.runtime.sessions.store import Record
+from outgrow.runtime.sessions.store import AWAY, Record
 
 SESSIONS_MAX = 100_000
 """Then the one that was not used for longest goes: a stranger must not be able to fill the memory."""
@@ -58,6 +59,26 @@ class MemoryStore:
 
     async def check(self) -> str:
         return f"{len(self._records)} in memory"
+
+    async def freeze(self, key: str) -> None:
+        found = self._records.get(key)
+        if found is not None and not found[0].moved:
+            record, end = found
+            self._records[key] = (record._replace(version=record.version + 1, moved=AWAY), end)
+
+    async def put(self, key: str, record: Record, kept_ms: int) -> None:
+        found = self._records.get(key)
+        if found is None or found[0].version < record.version:
+            self._put(key, record, kept_ms)
+
+    async def discard(self, key: str, version: int) -> None:
+        found = self._records.get(key)
+        if found is not None and found[0].moved and found[0].version == version:
+            del self._records[key]
+
+    async def keys(self) -> AsyncIterator[str]:
+        for key in list(self._records):
+            yield key
 
     def _put(self, key: str, record: Record, kept_ms: int) -> None:
         self._records[key] = (record, time.monotonic() + kept_ms / 1000)

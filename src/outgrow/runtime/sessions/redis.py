@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from outgrow.errors import SessionsUnavailable
-from outgrow.runtime.sessions.store import Record
+from outgrow.runtime.sessions.store import AWAY, Record
 
 CONNECTIONS_MAX = 32
 ANSWER_WITHIN_S = 1.0
@@ -46,6 +46,24 @@ if redis.call('HGET', KEYS[1], 'moved') ~= '' then return 0 end
 redis.call('HSET', KEYS[1], 'expires', ARGV[1])
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
+FREEZE = f"""
+local kept = redis.call('HMGET', KEYS[1], 'version', 'moved')
+if kept[2] ~= '' then return 0 end
+return redis.call('HSET', KEYS[1], 'version', kept[1] + 1, 'moved', '{AWAY}')
+"""
+PUT = f"""{_WRITE}
+local kept = redis.call('HGET', KEYS[1], 'version')
+if kept and tonumber(kept) >= tonumber(ARGV[1]) then return 0 end
+write(1)
+return 1
+"""
+DISCARD = """
+local kept = redis.call('HMGET', KEYS[1], 'version', 'moved')
+if kept[1] ~= ARGV[1] or kept[2] == '' then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+LISTED = 500
+"""Keys that one look goes through."""
 
 
 class RedisStore:
@@ -75,6 +93,9 @@ class RedisStore:
         self._add = self._redis.register_script(ADD)
         self._replace = self._redis.register_script(REPLACE)
         self._touch = self._redis.register_script(TOUCH)
+        self._freeze = self._redis.register_script(FREEZE)
+        self._put = self._redis.register_script(PUT)
+        self._discard = self._redis.register_script(DISCARD)
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -109,6 +130,27 @@ class RedisStore:
         async with _asking():
             await self._redis.ping()
         return "in Redis"
+
+    async def freeze(self, key: str) -> None:
+        async with _asking():
+            await self._freeze(keys=[self._prefix + key])
+
+    async def put(self, key: str, record: Record, kept_ms: int) -> None:
+        async with _asking():
+            await self._put(keys=[self._prefix + key], args=[*record, max(1, kept_ms)])
+
+    async def discard(self, key: str, version: int) -> None:
+        async with _asking():
+            await self._discard(keys=[self._prefix + key], args=[version])
+
+    async def keys(self) -> AsyncIterator[str]:
+        cursor: int | None = None
+        while cursor != 0:
+            async with _asking():
+                answer: Any = await self._redis.scan(cursor or 0, match=f"{self._prefix}*", count=LISTED)
+            cursor, found = answer
+            for key in found:
+                yield key.decode().removeprefix(self._prefix)
 
 
 @asynccontextmanager

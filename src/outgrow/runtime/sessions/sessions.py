@@ -23,6 +23,7 @@ from outgrow import endpoints
 from outgrow.errors import OutgrowError, SessionConflict, SessionsUnavailable, SessionTooLarge
 from outgrow.runtime.events import Events
 from outgrow.runtime.sessions.breaker import Breaker
+from outgrow.runtime.sessions.calls import Calls
 from outgrow.runtime.sessions.session import Content, Session, apply, content_of, data_of, require_size
 from outgrow.runtime.sessions.store import Record, Store
 from outgrow.runtime.sessions.ticket import Tickets
@@ -88,6 +89,7 @@ class Sessions:
         self._tickets = Tickets(keys)
         self._events = events
         self._breaker = Breaker()
+        self._calls = Calls()
         self._now = now
         self._idle_ms = int(settings.idle_timeout_s * 1000)
         self._lifetime_ms = int(settings.lifetime_s * 1000)
@@ -100,6 +102,12 @@ class Sessions:
     async def close(self) -> None:
         """Give up its connections."""
         await self.store.close()
+
+    async def use(self, store: Store) -> None:
+        """From now on this one. No call of the one before is under way any more when it returns."""
+        self.store = store
+        before, self._calls = self._calls, Calls()
+        await before.ended()
 
     async def check(self) -> str:
         """For the deep health check. Raises SessionsUnavailable."""
@@ -271,7 +279,8 @@ class Sessions:
     async def _ask(self, method: Callable[..., Awaitable[T]], *arguments: object) -> T:
         self._breaker.require_closed()
         try:
-            answer = await method(*arguments)
+            with self._calls:
+                answer = await method(*arguments)
         except SessionsUnavailable:
             self._breaker.failed()
             raise

@@ -7,7 +7,11 @@ know what is in a session.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
+
+AWAY = "away"
+"""Stands in place of the new key in a record that is just being carried to another store."""
 
 
 class Record(NamedTuple):
@@ -50,3 +54,19 @@ class Store(Protocol):
 
     async def check(self) -> str:
         """What answered, for the deep health check."""
+
+
+class Movable(Store, Protocol):
+    """And what it takes to carry sessions from one store to another (moving.py)."""
+
+    async def freeze(self, key: str) -> None:
+        """Nobody changes it here any more, if it is there: `moved` is AWAY, its version one higher."""
+
+    async def put(self, key: str, record: Record, kept_ms: int) -> None:
+        """Keep a record, unless one of the same or of a higher version is there."""
+
+    async def discard(self, key: str, version: int) -> None:
+        """It is gone, if it is of that version and nobody can change it any more: `moved` is not empty."""
+
+    def keys(self) -> AsyncIterator[str]:
+        """Of everything that was there when it began and still is; of what comes meanwhile, perhaps."""

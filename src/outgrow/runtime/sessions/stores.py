@@ -7,13 +7,18 @@ from typing import Any
 
 from outgrow import endpoints
 from outgrow.errors import Misuse
-from outgrow.runtime.sessions.store import Store
+from outgrow.runtime.sessions.store import Movable
 
 
 def open_store(
-    settings: endpoints.Sessions, *, database: Any, table: Any, passwords: Mapping[str, str], application: str
-) -> Store:
-    """The store that the settings ask for, not opened yet. Raises Misuse when its driver is missing."""
+    settings: endpoints.SessionStore,
+    *,
+    database: Any,
+    table: Any,
+    passwords: Mapping[str, str],
+    application: str,
+) -> Movable:
+    """The store that is named, not opened yet. Raises Misuse when its driver is missing."""
     if settings.engine == "memory":
         from outgrow.runtime.sessions.memory import MemoryStore
 
