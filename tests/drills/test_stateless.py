@@ -21,6 +21,9 @@ SETTINGS = """
 [dashboard]
 enabled = false
 
+[database]
+replicas = 0
+
 [sessions]
 engine = "{engine}"
 """

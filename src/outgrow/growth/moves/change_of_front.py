@@ -67,8 +67,10 @@ class Unbalance(ChangeOfFront):
 
 
 def _fits(before: Topology, after: Topology) -> bool:
-    same = before.database.engine == after.database.engine == "postgres"
-    return same and bool(before.balancer.engine or after.balancer.engine)
+    same = before.database == after.database and before.sessions == after.sessions
+    return (
+        same and after.database.engine == "postgres" and bool(before.balancer.engine or after.balancer.engine)
+    )
 
 
 async def become(context: Context, topology: Topology) -> None:
