@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -23,11 +24,12 @@ $(READY): requirements.lock pyproject.toml scripts/setup.sh
 run: $(READY) ## Serve the example application at http://127.0.0.1:8000 (PORT=... for another). Ctrl-C stops it.
 	@$(BIN)/outgrow up examples/conduit --stage single-server --port $(PORT)
 
-test: lint ## Run every check and every test.
+test: lint ## Run every check and every test (WORKERS=... at a time; 3 unless given).
 	@# A PostgreSQL with TLS, which the packaged one has not, Redis, PgBouncer, etcd, and a browser. At a desk what needs them is skipped.
 	@$(if $(CI),test -d /usr/lib/postgresql || scripts/debian.sh no-such-command=postgresql)
 	@$(if $(CI),PATH=$$PATH:/usr/sbin scripts/debian.sh redis-server=redis-server pgbouncer=pgbouncer etcd=etcd-server chromium=chromium chromedriver=chromium-driver)
-	$(BIN)/pytest
+	@# Most tests wait for servers, so there are more at a time than cores; one that fails fails the run.
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY) ## Run the checks that need no server: style, types, architecture, generated documents.
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ from outgrow.load.parse import parse, parse_file
 from outgrow.load.profile import Scenario
 from outgrow.load.report import Report
 from outgrow.load.target import resolve
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 RATE = 3_500

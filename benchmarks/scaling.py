@@ -30,7 +30,7 @@ from benchmarks import report
 from benchmarks.client import Load, Session, closed_loop
 from benchmarks.mix import Request
 from outgrow.cluster.status import Status
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 SERVERS = (1, 2, 4, 8)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks import machine
-from tests.support.postgres import PostgresServer, free_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0

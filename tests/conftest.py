@@ -1,14 +1,25 @@
-"""Fixtures for every folder: the databases, each real."""
+"""For every folder: the databases, each real, and how tests run side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import alone
 from tests.support.pgbouncer import Pooler
 from tests.support.postgres import PostgresServer
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where several processes share a run, what is marked `alone` has the machine for itself."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    folder = Path(item.config.option.basetemp).parent
+    with alone.alone(folder) if item.get_closest_marker("alone") else alone.side_by_side(folder):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+
+from tests.support.ports import free_port
 
 COMMAND = (sys.executable, "-m", "outgrow.cli")
 PATIENCE_S = 30.0
@@ -87,12 +88,6 @@ def fails(*arguments: str | Path, code: int, cwd: Path | None = None) -> str:
     before, mark, said = f"\n{outcome.err}".rpartition("\nerror: ")
     assert mark and "error: " not in before, outcome.err
     return said
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:

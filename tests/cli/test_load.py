@@ -20,10 +20,10 @@ from tests.cli.conftest import (
     answers,
     environment,
     fails,
-    free_port,
     run,
     wait_until,
 )
+from tests.support.ports import free_port
 from tests.support.source import ROOT
 
 QUICK = ("--rate", "100", "--duration", "0.5", "--warmup", "0")

@@ -18,12 +18,12 @@ from tests.cli.conftest import (
     answers,
     fails,
     fleet_processes,
-    free_port,
     get,
     post,
     run,
     wait_until,
 )
+from tests.support.ports import free_port
 
 Up = Callable[..., Foreground]
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.support.fleets import free_port, make_application, wait_until
+from tests.support.fleets import make_application, wait_until
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 
 

@@ -359,7 +359,7 @@ async def test_two_halves_that_are_too_large_together(sessions: Sessions) -> Non
 @pytest.mark.parametrize(
     "value",
     [{1, 2}, (1, 2), object(), {1: "a"}, float("nan"), b"x", "\ud800", [{"a": (1,)}]],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 async def test_what_json_would_change_is_refused(value: Any) -> None:
     session = Session(size_max=SIZE_MAX)

@@ -11,6 +11,7 @@ import pytest
 from outgrow.topology import parse_file
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.growing import Command
+from tests.support.lacking import lacking
 from tests.support.open_load import OpenLoad
 
 SETTINGS = """
@@ -51,7 +52,7 @@ def servers(fleet: RunningFleet) -> int:
 
 def test_servers_follow_the_load(fleet: RunningFleet) -> None:
     if fleet.status().warnings:
-        pytest.skip(fleet.status().warnings[0])
+        lacking(fleet.status().warnings[0])
     with OpenLoad(fleet, rate=10) as quiet:
         quiet.wait_for_more(20)
         assert servers(fleet) == 1

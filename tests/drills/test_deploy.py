@@ -17,7 +17,7 @@ from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.growing import Command
 from tests.support.open_load import OpenLoad
 
-WATCH = '\n[dashboard]\nenabled = false\n[deploy]\nwatch = "2s"\n'
+SETTINGS = '\n[dashboard]\nenabled = false\n[deploy]\nwatch = "500ms"\n'
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningFle
     """One that runs, at a stage."""
     directory = make_application(tmp_path / "hello")
     file = directory / "outgrow.toml"
-    file.write_text(file.read_text().replace('"single-server"', f'"{request.param}"') + WATCH)
+    file.write_text(file.read_text().replace('"single-server"', f'"{request.param}"') + SETTINGS)
     made = RunningFleet(directory, request.param)
     try:
         made.start()
@@ -113,23 +113,20 @@ ENDS = "import os\nos._exit(3)\n"
 
 
 @alone_and_balanced
-@pytest.mark.parametrize(
-    ("more", "told"),
-    [
-        ("raise RuntimeError('not today')\n", "not today"),
-        (FAILS_ITS_CHECK, "/health/deep says 503"),
-        (ENDS, "ended while it started"),
-    ],
-)
-def test_a_version_that_is_never_good_gets_no_request(fleet: RunningFleet, more: str, told: str) -> None:
+def test_a_version_that_is_never_good_gets_no_request(fleet: RunningFleet) -> None:
     before = servers(fleet)
     with OpenLoad(fleet) as load:
-        load.wait_for_more()
-        write(fleet, "2", more)
-        command = Command(fleet, "deploy")
-        assert command.wait() == 1 and told in command.said
-        assert servers(fleet) == before and versions(fleet) == {None}
-        assert [node.name for node in fleet.status().nodes if node.state == "failed"] == []
+        for more, told in (
+            ("raise RuntimeError('not today')\n", "not today"),
+            (FAILS_ITS_CHECK, "/health/deep says 503"),
+            (ENDS, "ended while it started"),
+        ):
+            load.wait_for_more()
+            write(fleet, "2", more)
+            command = Command(fleet, "deploy")
+            assert command.wait() == 1 and told in command.said
+            assert servers(fleet) == before and versions(fleet) == {None}
+            assert [node.name for node in fleet.status().nodes if node.state == "failed"] == []
         load.wait_for_more()
     assert not load.failed
     assert kept(fleet) == ["1"] and fleet.status().release == 1
@@ -149,6 +146,8 @@ app.router.routes.insert(0, Route("/notes", broken, methods=["GET"]))
 @alone_and_balanced
 def test_a_version_that_answers_with_errors_goes_again(fleet: RunningFleet) -> None:
     before = servers(fleet)
+    file = fleet.directory / "outgrow.toml"
+    file.write_text(file.read_text().replace("500ms", "4s"))  # as soon as there are enough errors it goes
     with OpenLoad(fleet) as load:
         load.wait_for_more()
         write(fleet, "2", ANSWERS_500)

@@ -18,7 +18,8 @@ from outgrow import stages
 from outgrow.chaos import drills
 from outgrow.cluster.state import State
 from outgrow.supervisor import orphans
-from tests.support.fleets import RunningFleet, free_port, wait_until
+from tests.support.fleets import RunningFleet, wait_until
+from tests.support.ports import free_port
 from tests.support.source import ROOT
 
 LOAD = ("--rate", "40", "--users", "30")

@@ -13,6 +13,7 @@ import pytest
 from outgrow.load import client
 from outgrow.load.client import Answer, Failure, Pool
 from outgrow.load.target import resolve
+from tests.support.ports import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -144,10 +145,7 @@ async def test_at_most_so_many_at_once_and_a_connection_each() -> None:
 
 
 async def test_refused() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    pool = Pool(resolve(f"http://127.0.0.1:{port}"), maximum=1, timeout_s=5)
+    pool = Pool(resolve(f"http://127.0.0.1:{free_port()}"), maximum=1, timeout_s=5)
     outcome = await ask(pool)
     await pool.close()
     assert isinstance(outcome, Failure)

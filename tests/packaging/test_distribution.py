@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.source import ROOT, SOURCE
 
 pytestmark = pytest.mark.timeout(300)
@@ -114,9 +114,7 @@ def test_the_command_works(environment: Path, tmp_path: Path) -> None:
 def test_a_new_application_is_served_from_the_base_install(environment: Path, tmp_path: Path) -> None:
     outgrow = str(environment / "outgrow")
     run(outgrow, "new", "hello", cwd=tmp_path)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = (outgrow, "up", "hello", "--port", str(port))
     output = tmp_path / "output"
     with output.open("wb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ from outgrow.supervisor import orphans
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Change, Supervisor
 from outgrow.workload import Address, Workload
+from tests.support.ports import free_port
 
 PATIENCE_S = 30.0
 
@@ -51,9 +51,7 @@ def forever(name: str, **more: Any) -> Workload:
 
 
 def free_address() -> Address:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return Address("127.0.0.1", int(listener.getsockname()[1]))
+    return Address("127.0.0.1", free_port())
 
 
 async def eventually(condition: Callable[[], object], what: str) -> None:

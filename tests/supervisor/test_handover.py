@@ -19,7 +19,7 @@ from outgrow.supervisor.handover import Member, among
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Supervisor
 from outgrow.workload import Address, Probe, Workload
-from tests.support.fleets import free_port
+from tests.support.ports import free_port
 
 SERVE = """
 import asyncio, os, signal, socket, sys

@@ -113,6 +113,17 @@ async def test_what_it_told_before_its_end_is_raised(fleet: Supervised, kind: st
     assert raised.value.hint == "correct it" and fleet.states("app")[-1] == "failed"
 
 
+async def test_what_it_told_is_found_among_the_requests_of_its_predecessor(fleet: Supervised) -> None:
+    """Both write into one log while a new version takes over."""
+    line = tell(ApplicationBroken("app.py, line 3: no such name"))
+    request = '{"logger":"outgrow.access","method":"GET","path":"/notes","status":200,"ms":0.07}'
+    argv = python(
+        "import sys; print(sys.argv[1]); print((sys.argv[2] + '\\n') * 4000); sys.exit(78)", line, request
+    )
+    with pytest.raises(ApplicationBroken, match="line 3"):
+        await fleet.start(Workload("app", argv, kind="job"))
+
+
 async def test_a_job_that_fails_stops_the_start(fleet: Supervised) -> None:
     fleet.logs.path("migrate").write_text("of an earlier run\n")
     job = Workload("migrate", shell("echo broken >&2; exit 3"), kind="job")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -25,9 +24,9 @@ from outgrow.supervisor.process import write_files
 from outgrow.supervisor.supervisor import Supervisor
 from outgrow.topology import Topology, parse
 from outgrow.workload import Address
+from tests.support.ports import free_network
 
 PORT = 8000
-_networks = itertools.count(os.getpid() * 7 % 200)
 
 
 class Seen(msgspec.Struct):
@@ -154,7 +153,7 @@ class Balanced:
     """A balancer with this [balancer] configuration, and its servers."""
 
     def __init__(self, folder: Path, configuration: str, counts: dict[str, int]) -> None:
-        network = f"127.120.{next(_networks) % 250}"
+        network = free_network()
         self.topology = self._parsed(configuration, network)
         self.placement = Placement(folder, folder, f"{network}.250")
         self._network = network

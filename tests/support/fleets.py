@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from outgrow.cluster import NodeStatus, Status
 from outgrow.cluster.state import State
 from outgrow.supervisor.supervisor import Change
 from outgrow.topology import Topology, parse_file
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 
@@ -34,13 +34,6 @@ def make_application(directory: Path) -> Path:
     for file in (directory / "outgrow.toml", directory / "app.py"):
         file.write_text(file.read_text().replace("application-name", "hello"))
     return directory
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> None:

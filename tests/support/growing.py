@@ -92,7 +92,8 @@ class Traffic:
                     self._checked(lambda: self._read(client))
 
     def _read(self, client: httpx.Client) -> None:
-        note, text = random.choice(list(self.written.items()))
+        # A copy, which is one step, while going through it is many: writers add to it meanwhile.
+        note, text = random.choice(list(self.written.copy().items()))
         answer = client.get(f"/notes/{note}")
         if answer.status_code == 404 or (answer.is_success and answer.json()["text"] != text):
             self.wrong.append(f"{text!r} was acknowledged and is read as {answer.text}")

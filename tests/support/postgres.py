@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+
+from tests.support.ports import free_port
 
 SETTINGS = """
 unix_socket_directories = ''
@@ -38,13 +39,6 @@ def programs() -> Path:
 def unprivileged() -> list[str]:
     """PostgreSQL refuses root; a user namespace changes the uid it sees and nothing on disk."""
     return ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"] if os.geteuid() == 0 else []
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _lives(pid: int) -> bool:

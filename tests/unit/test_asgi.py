@@ -161,7 +161,9 @@ def test_the_bookmark_is_read_from_header_and_cookie_and_merged() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"x", b"\xff\xfe", b"A" * 5000, token(7)[:-2] + b"AA", token(7, FORGER), b"%00" * 20]
+    "value",
+    [b"", b"x", b"\xff\xfe", b"A" * 5000, token(7)[:-2] + b"AA", token(7, FORGER), b"%00" * 20],
+    ids=("none", "short", "no-text", "long", "changed", "of-another", "zeros"),
 )
 def test_a_forged_bookmark_proves_nothing(value: bytes) -> None:
     seen: list[Scope] = []

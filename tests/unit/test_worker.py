@@ -98,7 +98,7 @@ def test_a_call_becomes_a_message(queue: Queue) -> None:
         "\ud800",
         msgspec.UNSET,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_json_would_change_or_refuse_is_told(queue: Queue, value: object) -> None:
     task = queue.task(name="resize")(resize)

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 SIZE_MAX = 10 * 1024 * 1024
-TAIL_BYTES = 16 * 1024
+TAIL_BYTES = 1024 * 1024
+"""Some seconds of a busy node: what it said of its failure stands before what another wrote meanwhile."""
+
 _BLOCK = 256 * 1024
 _COPIED_MAX = 4
 """How many times the limit is copied at most: somebody who writes faster than that is not kept up with."""
@@ -50,6 +52,8 @@ class Logs:
                 end = file.seek(0, os.SEEK_END)
                 start = since if since <= end else 0
                 file.seek(max(start, end - TAIL_BYTES))
+                if end - TAIL_BYTES > start:
+                    file.readline()  # a part of one
                 return file.read().decode("utf-8", "replace").splitlines()[-count:]
         except FileNotFoundError:
             return []

@@ -29,7 +29,7 @@ from outgrow.supervisor.order import in_order, to_stop
 from outgrow.supervisor.probe import until_ready
 from outgrow.workload import Address, Workload
 
-TAIL_LINES, TOLD_LINES, READ_LINES = 12, 200, 500
+TAIL_LINES, TOLD_LINES, READ_LINES = 12, 200, 10_000
 ACCESS_LINE = frozenset({"method", "path", "status"})
 """What each line of an access log tells (runtime/telemetry/logs.py)."""
 
