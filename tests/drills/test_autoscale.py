@@ -50,6 +50,7 @@ def servers(fleet: RunningFleet) -> int:
     return sum(node.tier == "application" and node.state == "ready" for node in nodes)
 
 
+@pytest.mark.alone
 def test_servers_follow_the_load(fleet: RunningFleet) -> None:
     if fleet.status().warnings:
         lacking(fleet.status().warnings[0])

@@ -22,7 +22,7 @@ class OpenLoad:
     Every fourth is a write. Whatever is not answered with success is in `failed`.
     """
 
-    def __init__(self, fleet: RunningFleet, *, rate: float = 120.0) -> None:
+    def __init__(self, fleet: RunningFleet, *, rate: float = 80.0) -> None:
         self.failed: Counter[str] = Counter()
         self.written: dict[str, str] = {}
         self.done = 0

@@ -164,6 +164,22 @@ def test_a_process_that_drains_ends_every_connection_and_breaks_none(start: Call
     assert served.end()[0] == 0
 
 
+def test_a_request_that_came_while_the_process_stood_still_is_answered(start: Callable[..., Process]) -> None:
+    """As on a machine that is too busy: its connection has been quiet for long enough to be closed."""
+    served = start(DRAINING)
+    served.get("/health")
+    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
+    with socket.create_connection(address, 10) as quiet:
+        served.get("/drain")
+        time.sleep(0.3)
+        served.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.4)
+        quiet.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        served.process.send_signal(signal.SIGCONT)
+        assert quiet.recv(15) == b"HTTP/1.1 200 OK"
+    assert served.end()[0] == 0
+
+
 @pytest.mark.parametrize("proxies", ["", "127.0.0.1"])
 def test_the_connections_of_a_moment_are_renewed(start: Callable[..., Process], proxies: str) -> None:
     """Also those of a balancer that says who its client is: the connection is its own."""

@@ -2,7 +2,7 @@
 
 every answer from now on      Connection: close, so the client opens its next one elsewhere
 /health and /health/deep      503, so a balancer sends nothing more
-a connection without request  closed after a moment of quiet: nobody is just about to use it
+a connection without request  closed after a moment of quiet, unless a request has just come: nobody loses one
 
 A process that stays can have the connections of this moment renewed: those on which a balancer of layer 4
 that goes, or changes, has brought its clients.
@@ -11,6 +11,8 @@ that goes, or changes, has brought its clients.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from collections.abc import Collection, MutableMapping
 from typing import Any
 
@@ -60,10 +62,20 @@ class Drain:
                 if last is None or last.response_complete:
                     before, since = self._quiet.get(each, (last, now))
                     quiet[each] = (last, since if before is last else now)
-                    if now - quiet[each][1] >= QUIET_S:
+                    if now - quiet[each][1] >= QUIET_S and not _asks(each):
                         each.shutdown()
             self._quiet = quiet
             await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _asks(connection: Any) -> bool:
+    """Whether a request has come that nobody has read: this process may not have run for a while."""
+    waiting = bytearray(4)
+    try:
+        fcntl.ioctl(connection.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+    except (AttributeError, OSError):  # it is closing
+        return False
+    return any(waiting)
 
 
 PROCESS = Drain()
