@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 Labels = tuple[str, ...]
+Key = TypeVar("Key", str, Labels)
 
 
 class Family(msgspec.Struct):
@@ -98,10 +100,14 @@ class Totals(msgspec.Struct):
     cache: dict[str, float]
     staged: float
     tasks: dict[str, float]
+    reads: dict[Labels, float]
 
 
 class Tally(msgspec.Struct):
-    """What has happened within `seconds`, in one process or in several."""
+    """What has happened within `seconds`, in one process or in several.
+
+    `reads` are those of a database with replicas, by (node, reason).
+    """
 
     seconds: float = 0.0
     requests: Distribution = Distribution()
@@ -113,6 +119,7 @@ class Tally(msgspec.Struct):
     cache: dict[str, float] = {}
     staged: float = 0.0
     tasks: dict[str, float] = {}
+    reads: dict[Labels, float] = {}
 
     def plus(self, other: Tally) -> Tally:
         """Both together, in the longer of both times: processes work side by side."""
@@ -127,6 +134,7 @@ class Tally(msgspec.Struct):
             cache=_sum(self.cache, other.cache),
             staged=self.staged + other.staged,
             tasks=_sum(self.tasks, other.tasks),
+            reads=_sum(self.reads, other.reads),
         )
 
     def then(self, later: Tally) -> Tally:
@@ -166,13 +174,14 @@ def totals(figures: Figures) -> Totals:
         cache=_by(figures.get("outgrow_cache_reads_total"), "outcome"),
         staged=sum(_by(figures.get("outgrow_queue_messages_staged_total"), "topic").values()),
         tasks=_by(figures.get("outgrow_queue_message_seconds"), "outcome"),
+        reads=_counts(figures.get("outgrow_db_reads_total")),
     )
 
 
 def since(now: Totals, before: Totals, seconds: float) -> Tally:
     """What is new since `before`; everything, if the process is another one."""
     if now.started != before.started:
-        before = Totals(now.started, Distribution(), {}, Distribution(), 0, Distribution(), 0, {}, 0, {})
+        before = Totals(now.started, Distribution(), {}, Distribution(), 0, Distribution(), 0, {}, 0, {}, {})
     return Tally(
         seconds=seconds,
         requests=now.requests.since(before.requests),
@@ -184,6 +193,7 @@ def since(now: Totals, before: Totals, seconds: float) -> Tally:
         cache=_difference(now.cache, before.cache),
         staged=max(0.0, now.staged - before.staged),
         tasks=_difference(now.tasks, before.tasks),
+        reads=_difference(now.reads, before.reads),
     )
 
 
@@ -206,9 +216,14 @@ def _by(family: Family | None, label: str, letters: int | None = None) -> dict[s
     return found
 
 
-def _sum(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+def _counts(family: Family | None) -> dict[Labels, float]:
+    """A counter by all its labels."""
+    return {labels: values[0] for labels, values in family.series} if family is not None else {}
+
+
+def _sum(one: dict[Key, float], other: dict[Key, float]) -> dict[Key, float]:
     return {key: one.get(key, 0.0) + other.get(key, 0.0) for key in one.keys() | other.keys()}
 
 
-def _difference(now: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+def _difference(now: dict[Key, float], before: dict[Key, float]) -> dict[Key, float]:
     return {key: max(0.0, value - before.get(key, 0.0)) for key, value in now.items()}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from outgrow.advisor.measures import Tally
 from outgrow.dashboard.servers import name_of
-from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node, Server
+from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node, Replica, Server
 from outgrow.endpoints import Endpoints
 
 TIERS = ("clients", "edge", "balancer", "application", "worker", "sessions", "cache", "queue", "database")
@@ -39,11 +39,12 @@ ENGINES = {
 
 
 class Front(NamedTuple):
-    """What stands before the database: the servers, and the requests and connections of each balancer."""
+    """What is known beside the nodes: servers, figures of the balancers, the nodes of a database."""
 
     servers: Mapping[str, Server] = {}
     rates: Mapping[str, float | None] = {}
     connections: Mapping[str, int | None] = {}
+    replicas: Mapping[str, Replica] = {}
 
 
 def draw(
@@ -108,13 +109,16 @@ def _node_box(node: Node, front: Front, whole: Tally) -> Box:
     if node.tier == "balancer":
         asked = Figure("requests", front.rates.get(node.name), "rate")
         figures = [asked, Figure("connections", front.connections.get(node.name), "count"), *figures]
+    elif node.name in front.replicas:
+        figures = [*_replica_figures(front.replicas[node.name]), *figures]
     elif node.tier == "database":
         figures = [*_query_figures(whole), *figures]
+    replica = front.replicas.get(node.name)
     return Box(
         node.name,
         node.tier,
         node.name,
-        ENGINES.get(node.name, node.tier),
+        (replica.role if replica is not None else "") or ENGINES.get(node.name, node.tier),
         node.state,
         figures,
         text=node.text,
@@ -139,7 +143,7 @@ def _links(boxes: Sequence[Box], front: Front, tallies: Mapping[str, Tally], who
     askers = [*by_tier["application"], *by_tier["worker"]]
     for tier in BEHIND:
         links += [
-            Link(asker, name, _queries(tallies.get(asker)) if tier == "database" else None)
+            Link(asker, name, _asks(tallies.get(asker), name, front) if tier == "database" else None)
             for asker in askers
             for name in by_tier[tier]
             if tier != "database" or name == POOLER or POOLER not in by_tier[tier]
@@ -148,6 +152,15 @@ def _links(boxes: Sequence[Box], front: Front, tallies: Mapping[str, Tally], who
     if len(behind) < len(by_tier["database"]):
         links += [Link(POOLER, name, _queries(whole)) for name in behind]
     return links
+
+
+def _asks(tally: Tally | None, name: str, front: Front) -> float | None:
+    """Statements a second; of a database with replicas the read blocks that go to this node."""
+    if name not in front.replicas:
+        return _queries(tally)
+    if tally is None or not tally.seconds:
+        return None
+    return sum(count for (node, _), count in tally.reads.items() if node == name) / tally.seconds
 
 
 def _asked(source: str, target: str, front: Front, whole: Tally) -> float | None:
@@ -206,6 +219,11 @@ def _add_parts(
 
 def _inside(host: Box, tier: str, title: str, detail: str, figures: list[Figure]) -> Box:
     return Box(f"{host.id}/{tier}", tier, title, detail, host.state, figures, inside=host.id)
+
+
+def _replica_figures(replica: Replica) -> list[Figure]:
+    figures = [Figure("reads", replica.reads, "rate")]
+    return figures if replica.role == "primary" else [*figures, Figure("behind", replica.lag, "bytes")]
 
 
 def _query_figures(whole: Tally) -> list[Figure]:

@@ -24,14 +24,14 @@ from outgrow.advisor.machine import Machine, Meter
 from outgrow.advisor.measures import Tally
 from outgrow.cluster import NodeStatus, Status
 from outgrow.cluster.state import State
-from outgrow.dashboard import growth, servers, tables
+from outgrow.dashboard import growth, replicas, servers, tables
 from outgrow.dashboard.balancers import Balancers
 from outgrow.dashboard.drawing import Front, draw
 from outgrow.dashboard.events import Events, Watch
 from outgrow.dashboard.health import judge
 from outgrow.dashboard.process import Process, look_at_all
 from outgrow.dashboard.requests import Requests
-from outgrow.dashboard.snapshot import Action, Node, Server, Snapshot, Traffic
+from outgrow.dashboard.snapshot import Action, Node, Replica, Server, Snapshot, Traffic
 from outgrow.dashboard.snapshot import Requests as RequestCounts
 from outgrow.dashboard.usage import Usage
 from outgrow.endpoints import Endpoints
@@ -70,6 +70,8 @@ class Gatherer:
         self._balancers = Balancers(self._place.state / "balancer", looks=SHOWN_S + 1)
         self._transitions = servers.Watch(self.events)
         self._servers: list[Server] = []
+        self._failovers = replicas.Watch(self.events)
+        self._replicas: list[Replica] = []
         self._tallies: deque[dict[str, Tally]] = deque(maxlen=SHOWN_S)
         self._latest: dict[str, float] = {}
         self._at = 0.0
@@ -102,6 +104,7 @@ class Gatherer:
         self._usage.look(self._status.nodes if self._status is not None else ())
         self._servers = self._look_at_servers()
         self._transitions.look(now, self._servers)
+        self._look_at_replicas()
         self._at, self._latest = now, self._series(tallies)
         try:
             self.history.append(now, self._latest)
@@ -144,6 +147,13 @@ class Gatherer:
             balancers_answer=self._balancers.answer,
         )
 
+    def _look_at_replicas(self) -> None:
+        """Each node of the database over the last few seconds, and who became the primary."""
+        if self._status is not None:
+            whole = reduce(Tally.plus, self._recent().values(), Tally())
+            self._replicas = replicas.replicas(self._status.nodes, whole)
+            self._failovers.look(self._status.failovers)
+
     def _follow(self, status: Status) -> None:
         """Ask every process of the application that runs, and none that does not."""
         wanted = {
@@ -174,6 +184,7 @@ class Gatherer:
             found |= _traffic_series(reduce(Tally.plus, tallies.values()))
             found["in_flight"] = self._in_flight()
         found |= servers.series(self._servers)
+        found |= replicas.series(self._replicas)
         return {name: value for name, value in found.items() if value is not None}
 
     def _under_way(self) -> dict[str, float]:
@@ -199,6 +210,7 @@ class Gatherer:
             {server.name: server for server in self._servers},
             {name: self._balancers.rate(name) for name in names},
             {name: self._balancers.connections(name) for name in names},
+            {each.name: each for each in self._replicas},
         )
 
     def snapshot(self, action: Action | None = None) -> Snapshot | None:
@@ -230,6 +242,8 @@ class Gatherer:
             machine=self._machine,
             nodes=nodes,
             servers=self._servers,
+            replicas=self._replicas,
+            failovers=list(status.failovers),
             drawing=draw(nodes, self._front(), self._document, per_node, whole, self._database_size()),
             routes=tables.routes(minutes),
             queries=tables.queries(minutes),

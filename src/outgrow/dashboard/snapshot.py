@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from outgrow.advisor.machine import Machine
+from outgrow.cluster.failovers import Failover
 
 HealthStatus = Literal["ok", "degraded", "failing", "unknown"]
 Unit = Literal["rate", "ms", "share", "cores", "bytes", "count"]
@@ -135,6 +136,23 @@ class Server(msgspec.Struct, frozen=True):
     balanced: Balanced | None
 
 
+class Replica(msgspec.Struct, frozen=True):
+    """One node of a database with replicas. `role` is empty while it does not serve; `lag` is in bytes.
+
+    `reads` are read blocks a second, `share` its part of all of them, `reasons` the rate by why they came.
+    """
+
+    name: str
+    role: str
+    state: str
+    text: str
+    timeline: int | None
+    lag: int | None
+    reads: float | None
+    share: float | None
+    reasons: dict[str, float]
+
+
 class Route(msgspec.Struct, frozen=True):
     """One route over the last minute."""
 
@@ -206,6 +224,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine | None
     nodes: list[Node]
     servers: list[Server]
+    replicas: list[Replica]
+    failovers: list[Failover]
     drawing: Drawing
     routes: list[Route]
     queries: list[Query]

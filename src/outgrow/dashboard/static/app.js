@@ -9,6 +9,7 @@ import { Requests } from "/static/requests.js";
 import { Logs } from "/static/logs.js";
 import { Timeline } from "/static/timeline.js";
 import { Actions } from "/static/actions.js";
+import { Replicas } from "/static/replicas.js";
 
 const SPARK_S = 60;
 const SILENCE_MS = 4000;
@@ -21,6 +22,7 @@ const topology = new Topology(byId("topology"));
 const requests = new Requests();
 const logs = new Logs();
 const actions = new Actions();
+const replicas = new Replicas(byId("replicas"));
 let snapshot = null;
 let events = [];
 let heard = 0;
@@ -92,6 +94,8 @@ const CHARTS = [
   new Chart({ title: "Latency", unit: "ms", hint: "Over more than one second the worst second is shown", lines: () => [line("p50", "p50", "teal"), line("p95", "p95", "blue"), line("p99", "p99", "orange")] }),
   new Chart({ title: "Requests by server", unit: "rate", hint: "The mean of five seconds", lines: perNode("rate"), several: "rate" }),
   new Chart({ title: "p99 by server", unit: "ms", hint: "Of the last five seconds", lines: perNode("p99"), several: "p99" }),
+  new Chart({ title: "Reads by node", unit: "rate", hint: "Read blocks of a database with replicas; the mean of five seconds", lines: perNode("reads"), several: "reads" }),
+  new Chart({ title: "Behind the primary", unit: "bytes", hint: "What a replica has not replayed yet", lines: perNode("lag"), some: "lag" }),
   new Chart({ title: "CPU by node", unit: "cores", hint: "100% is one core", lines: perNode("cpu") }),
   new Chart({ title: "Memory by node", unit: "bytes", hint: "What processes share is counted once", lines: perNode("memory") }),
   new Chart({ title: "Database", unit: "rate", hint: "Statements and committed writes a second", lines: () => [line("queries", "queries", "violet", true), line("writes", "writes", "orange")] }),
@@ -118,10 +122,10 @@ function drawCharts() {
   const marks = events.filter((event) => !["ready", "in", "draining"].includes(event.kind)).map((event) => ({ at: event.at, bad: ["failed", "restart", "out", "ejected"].includes(event.kind) }));
   byId("charts").classList.toggle("several", series.ofKind("rate").length > 1);
   for (const chart of CHARTS) {
-    chart.root.hidden = Boolean(chart.several) && series.ofKind(chart.several).length < 2;
+    chart.root.hidden = (Boolean(chart.several) && series.ofKind(chart.several).length < 2) || (Boolean(chart.some) && !series.ofKind(chart.some).length);
     chart.draw(series, colors, marks);
   }
-  timeline.draw(series, colors, events);
+  timeline.draw(series, colors, events, snapshot?.failovers ?? []);
 }
 function drawAll() { drawSparks(); drawCharts(); }
 
@@ -263,6 +267,7 @@ function show() {
   showTiles();
   topology.show(snapshot.drawing, snapshot.at);
   showServers();
+  replicas.show(snapshot);
   actions.show(snapshot);
   put(byId("topology-note"), snapshot.growth ? growing(snapshot.growth) : snapshot.answers ? "" : "as it was when the supervisor answered last");
   byId("topology-note").classList.toggle("growing", Boolean(snapshot.growth));

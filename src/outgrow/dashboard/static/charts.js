@@ -20,11 +20,12 @@ function axisText(value, unit) { return value ? text(value, unit).replace(/(\.\d
 
 export class Chart {
   // `lines` gives [{name, label, color, fill}] anew for each drawing: nodes come and go.
-  constructor({ title, unit, lines, hint, several }) {
+  constructor({ title, unit, lines, hint, several, some }) {
     this.title = title;
     this.unit = unit;
     this.lines = lines;
     this.several = several;  // shown only where there are several series of this kind
+    this.some = some;  // or any
     this.hover = null;
     this.canvas = element("canvas", { role: "img", tabindex: "0", "aria-label": title });
     this.rest = element("span", { class: "key" });

@@ -12,9 +12,12 @@ const STATES = [
 ];
 // The kinds of events that are marked, with their sign and colour.
 const MARKS = {
-  stage: ["◆", "accent"], growth: ["◆", "accent"], scale: ["▲", "accent"], deploy: ["●", "teal"], drill: ["✦", "orange"],
+  stage: ["◆", "accent"], growth: ["◆", "accent"], scale: ["▲", "accent"], deploy: ["●", "teal"], drill: ["✦", "orange"], failover: ["⇄", "bad"],
   fleet: ["■", "muted"], restart: ["×", "bad"], failed: ["×", "bad"], out: ["×", "bad"], ejected: ["×", "orange"], in: ["✓", "good"], draining: ["▼", "doubtful"],
 };
+
+// The phases of a failover, each as long as it took, above the lanes.
+const PHASES = { detection: "bad", election: "orange", promotion: "doubtful", reconfiguration: "blue", recovery: "good" };
 
 export class Timeline {
   constructor(root) {
@@ -29,7 +32,7 @@ export class Timeline {
     this.area = { width: 1 };
   }
 
-  draw(series, colors, events) {
+  draw(series, colors, events, failovers) {
     const lanes = series.ofKind("state").map((name) => ({ name: name.slice(6), values: series.get(name) })).sort((a, b) => a.name.length - b.name.length || (a.name < b.name ? -1 : 1));
     const tall = `${TOP + Math.max(1, lanes.length) * LANE + BOTTOM}px`;
     if (this.canvas.style.height !== tall) this.canvas.style.height = tall;
@@ -46,6 +49,7 @@ export class Timeline {
     lanes.forEach((lane, row) => this.drawLane(context, lane, row, series, colors));
     const shown = events.filter((event) => MARKS[event.kind] && event.at >= series.since && event.at < series.until);
     for (const event of shown) this.drawMark(context, event, lanes, series, colors);
+    for (const failover of failovers) this.drawFailover(context, failover, series, colors);
     if (this.hover !== null) this.drawCross(context, box, series, colors);
     this.tell(lanes, shown, series);
   }
@@ -110,6 +114,18 @@ export class Timeline {
       context.globalAlpha = 0.4;
       context.fillRect(Math.round(x), TOP - 6, 1, lanes.length * LANE + 6);
       context.globalAlpha = 1;
+    }
+  }
+
+  drawFailover(context, { began, phases }, series, colors) {
+    let at = began;
+    for (const [name, color] of Object.entries(PHASES)) {
+      if (!(name in phases)) continue;
+      const from = this.x((at - series.since) / series.step, series), to = this.x((at + phases[name] - series.since) / series.step, series);
+      at += phases[name];
+      if (to < LEFT || from > LEFT + this.area.width) continue;
+      context.fillStyle = colors[color];
+      context.fillRect(Math.max(from, LEFT), TOP - 7, Math.max(2, to - Math.max(from, LEFT)), 5);
     }
   }
 
