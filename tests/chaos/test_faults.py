@@ -170,7 +170,7 @@ async def test_cut_one_of_two(database: int, left: Left) -> None:
     lost, spared = Child(CONNECTING, str(database)), Child(CONNECTING, str(database))
     try:
         wait_until(lambda: "answered" in lost.lines and "answered" in spared.lines, "both to be answered")
-        async with injected(Cut("lost", [lost.note], "127.0.0.1", database), left, time.monotonic):
+        async with injected(Cut("lost", [lost.note], [("127.0.0.1", database)]), left, time.monotonic):
             await asyncio.sleep(0.2)
             lost.lines.clear()
             spared.lines.clear()
@@ -244,6 +244,6 @@ def test_every_fault_is_one() -> None:
         Kill("x", []),
         Pause("x", []),
         Slow("x", [], 0.5),
-        Cut("x", [], "127.0.0.1", 1),
+        Cut("x", [], [("127.0.0.1", 1)]),
     ]
     assert [each.lasts for each in faults] == [False, True, True, True]

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from outgrow import stages
 from outgrow.chaos import drills, marks
 from outgrow.chaos.history import Attempt, Happening, History, Sample
 from outgrow.chaos.html import html
@@ -204,7 +205,11 @@ def test_every_drill_says_what_it_is(name: str) -> None:
     drill = drills.find(name)
     assert drill.name == name and drill.shows and drill.needs and drill.does
     assert drill.refuses(parse_topology("")) is not None or name == "kill-supervisor"
-    assert drill.refuses(parse_topology(f'{STAGE}[sessions]\nengine = "memory"\n')) is None
+    accepts = [
+        parse_topology(f'{STAGE}[sessions]\nengine = "memory"\n'),
+        stages.apply(parse_topology(""), "replication"),
+    ]
+    assert None in [drill.refuses(each) for each in accepts]
     assert f"`{name}`" in (ROOT / "docs" / "drills.md").read_text()
 
 

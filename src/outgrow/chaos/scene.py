@@ -34,14 +34,15 @@ class Place(NamedTuple):
 
     directory: Path
     topology: Topology
-    events: int = 10
+    events: int | None = None
 
 
 class Scene:
     """One drill, from the moment at which the load begins."""
 
     def __init__(self, place: Place, left: Left, tell: Callable[[Happening], None]) -> None:
-        self.directory, self.topology, self.events = place.directory, place.topology, place.events
+        self.directory, self.topology = place.directory, place.topology
+        self._events = place.events
         self.probed: list[Attempt] = []
         self.left = left
         self.began = monotonic()
@@ -50,6 +51,10 @@ class Scene:
     def now(self) -> float:
         """Seconds from the beginning of the load."""
         return monotonic() - self.began
+
+    def events(self, usual: int) -> int:
+        """How often the drill does what it does."""
+        return usual if self._events is None else self._events
 
     async def status(self) -> Status:
         """How the fleet is."""
@@ -71,13 +76,12 @@ class Scene:
             raise OutgrowError(f"{server} does not run", hint="`outgrow status` shows what does")
         return [Note(each.pid, orphans.start_time(each.pid) or 0) for each in mine if each.pid is not None]
 
-    async def address(self, name: str) -> tuple[str, int]:
-        """Host and port of a node. Raises OutgrowError when it has none."""
-        found = [each.address for each in (await self.status()).nodes if each.name == name and each.address]
+    async def addresses(self, tier: str) -> list[tuple[str, int]]:
+        """Host and port of each node of a tier. Raises OutgrowError when it has none."""
+        found = [str(each.address).rpartition(":") for each in await self.nodes(tier) if each.address]
         if not found:
-            raise OutgrowError(f"{name} has no address", hint="`outgrow status` shows what runs")
-        host, _, port = str(found[0]).rpartition(":")
-        return host, int(port)
+            raise OutgrowError(f"nothing serves as {tier}", hint="`outgrow status` shows what runs")
+        return [(host, int(port)) for host, _, port in found]
 
     @asynccontextmanager
     async def fault(self, fault: Fault, node: str) -> AsyncIterator[float]:

@@ -51,12 +51,12 @@ def writes(
     `grace_s` is for what is sent before anybody can know of the fault.
     """
     every = [each for each in history.attempts if not each.reads]
-    failed = [each for each in every if _failed(each)]
+    failed = [each for each in every if has_failed(each)]
     excused = [each for each in failed if _excused(each, history, server, grace_s)]
     wrong = [each for each in failed if each not in excused]
     text = f"{len(failed):,} of {len(every):,} writes failed, {len(excused):,} of them under way at the fault"
     if failed:
-        text += f" ({_kinds(failed)})"
+        text += f" ({kinds_of(failed)})"
     figures = {"writes": len(every), "failed": len(failed), "excused": len(excused)}
     return Finding(promise, not wrong, text, figures, _cases(wrong))
 
@@ -81,7 +81,7 @@ def repeated(history: History, promise: str = "No write is silently repeated.") 
     more = {key: count for key, count in history.found.items() if count > 1}
     twice = [each for each in history.attempts if not each.reads and len(each.servers) > 1]
     cases = [f"mark {key} is there {count} times" for key, count in more.items()]
-    cases += [f"{_case(each)}, run by {', '.join(each.servers)}" for each in twice if each.key not in more]
+    cases += [f"{in_words(each)}, run by {', '.join(each.servers)}" for each in twice if each.key not in more]
     writes_ = sum(not each.reads for each in history.attempts)
     text = f"{len(cases):,} of {writes_:,} writes happened more than once"
     return Finding(promise, not cases, text, {"writes": writes_, "repeated": len(cases)}, cases[:CASES_MAX])
@@ -187,10 +187,10 @@ def serves_again(history: History, fault: float, *, within_s: float, promise: st
     """After the fault, requests are answered again within so long, and none that is sent later fails."""
     promise = promise or f"It serves again within {within_s:g} s."
     mine = history.attempts
-    failed = [each for each in mine if _failed(each) and each.ended >= fault]
+    failed = [each for each in mine if has_failed(each) and each.ended >= fault]
     last = max((each.sent for each in failed), default=fault)
     back = [each.ended for each in mine if not each.failure and each.sent >= last]
-    kinds = f" ({_kinds(failed)})" if failed else ""
+    kinds = f" ({kinds_of(failed)})" if failed else ""
     if not back:
         return Finding(promise, False, f"nothing was answered any more; {len(failed):,} failed{kinds}")
     took = round(max(min(back), fault) - fault, 3) if failed else 0.0
@@ -260,10 +260,10 @@ def _counts(history: History, server: str, begins: float, ends: float) -> dict[s
 
 
 def _acknowledged(history: History) -> list[Attempt]:
-    return [each for each in history.attempts if each.key and not each.reads and not _failed(each)]
+    return [each for each in history.attempts if each.key and not each.reads and not has_failed(each)]
 
 
-def _failed(attempt: Attempt) -> bool:
+def has_failed(attempt: Attempt) -> bool:
     """An answer that shows the past is an answer: `stale` judges it."""
     return attempt.failure not in ("", "violation")
 
@@ -278,21 +278,25 @@ def _excused(attempt: Attempt, history: History, server: str, grace_s: float) ->
 
 def _none_failed(promise: str, attempts: Sequence[Attempt], what: str) -> Finding:
     """Where there were none, nothing was shown."""
-    failed = [each for each in attempts if _failed(each)]
-    text = f"{len(failed):,} of {len(attempts):,} {what} failed" + (f" ({_kinds(failed)})" if failed else "")
+    failed = [each for each in attempts if has_failed(each)]
+    text = f"{len(failed):,} of {len(attempts):,} {what} failed" + (
+        f" ({kinds_of(failed)})" if failed else ""
+    )
     return Finding(promise, bool(attempts) and not failed, text, {"failed": len(failed)}, _cases(failed))
 
 
-def _kinds(attempts: Collection[Attempt]) -> str:
+def kinds_of(attempts: Collection[Attempt]) -> str:
+    """How many failed, by how they failed."""
     counts = Counter(each.failure for each in attempts)
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
 
 
 def _cases(attempts: Sequence[Attempt]) -> list[str]:
-    return [_case(each) for each in attempts[:CASES_MAX]]
+    return [in_words(each) for each in attempts[:CASES_MAX]]
 
 
-def _case(attempt: Attempt) -> str:
+def in_words(attempt: Attempt) -> str:
+    """One attempt as a case: when, what, where, how it went."""
     name = f"{attempt.method} {attempt.request}".strip() or "a request"
     where = f" at {', '.join(attempt.servers)}" if attempt.servers else ""
     what = attempt.failure or "answered"

@@ -46,8 +46,7 @@ _FORMS = (".html", ".json", ".txt")
     "--events",
     metavar="N",
     type=click.IntRange(1, 10_000),
-    default=10,
-    help="How often the drill `scale` changes the number of servers; 10 unless given.",
+    help="How often: `scale` changes the number of servers 10 times unless given, others hurt once.",
 )
 @click.option(
     "--report",
@@ -62,7 +61,7 @@ def command(
     directory: Path | None,
     yes: bool,
     scenario: Path | None,
-    events: int,
+    events: int | None,
     report_file: Path | None,
     as_json: bool,
     **changes: Any,
@@ -127,7 +126,7 @@ def _check_form(file: Path | None) -> None:
         raise Misuse(f"{file.parent} is not a directory", hint="name one that exists")
 
 
-def _place(directory: Path | None, events: int) -> Place:
+def _place(directory: Path | None, events: int | None) -> Place:
     from outgrow import cluster
     from outgrow.chaos.scene import Place
 

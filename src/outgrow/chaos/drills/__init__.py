@@ -18,6 +18,13 @@ TABLE = {
     "restart-balancer": "outgrow.chaos.drills.restart_balancer:RestartBalancer",
     "lose-session": "outgrow.chaos.drills.lose_session:LoseSession",
     "kill-database": "outgrow.chaos.drills.kill_database:KillDatabase",
+    "replica-lag": "outgrow.chaos.drills.replica_lag:ReplicaLag",
+    "kill-replica": "outgrow.chaos.drills.kill_replica:KillReplica",
+    "kill-primary": "outgrow.chaos.drills.kill_primary:KillPrimary",
+    "lose-host": "outgrow.chaos.drills.lose_host:LoseHost",
+    "pause-primary": "outgrow.chaos.drills.pause_primary:PausePrimary",
+    "cut-primary": "outgrow.chaos.drills.cut_primary:CutPrimary",
+    "lose-etcd": "outgrow.chaos.drills.lose_etcd:LoseEtcd",
     "kill-supervisor": "outgrow.chaos.drills.kill_supervisor:KillSupervisor",
 }
 

@@ -25,6 +25,8 @@ class KillDatabase:
     does = "SIGKILL of PostgreSQL's first process, whose others end with it"
 
     def refuses(self, topology: Topology) -> str | None:
+        if topology.database.copies:
+            return "a PostgreSQL without replicas: the drill kill-primary is for those that have some"
         return own_postgres(topology)
 
     async def run(self, scene: Scene) -> None:

@@ -31,8 +31,9 @@ class LoseDatabase:
     async def run(self, scene: Scene) -> None:
         """Cut the last server off, until it has been out for a while."""
         server = (await scene.servers())[-1]
-        host, port = await scene.address("postgres")
-        async with scene.fault(Cut(server, await scene.processes(server), host, port), server):
+        addresses = await scene.addresses("database")
+        cut = Cut(f"{server} loses its database", await scene.processes(server), addresses)
+        async with scene.fault(cut, server):
             await scene.until_out(server, out_s(scene.topology))
             await scene.rest(OUT_FOR_S)
         await scene.until_in(server, in_s(scene.topology))

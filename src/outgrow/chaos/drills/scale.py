@@ -29,7 +29,7 @@ class Scale:
         """Every event is a whole change of the fleet: ready before it serves, drained before it goes."""
         count = scene.topology.application.count
         async with scene.changed():
-            for event in range(scene.events):
+            for event in range(scene.events(10)):
                 servers = count + (event + 1) % 2
                 scene.watch.note("note", "fleet", f"event {event + 1}: {servers} servers")
                 application = replace(scene.topology.application, servers=servers)

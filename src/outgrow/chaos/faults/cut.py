@@ -1,4 +1,4 @@
-"""The database is lost behind one server: its connections there are shut down as often as it makes them.
+"""A server is cut off from others: its connections to them are shut down as often as it makes them.
 
     the server's process ── socket ──╳── PostgreSQL        pidfd_getfd(2): a copy of its socket, then
                               ▲                            shutdown(2): both ends see the connection end
@@ -18,7 +18,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from outgrow.chaos.faults import helper
 from outgrow.supervisor.orphans import Note
@@ -31,16 +31,21 @@ PIDFD_GETFD = 438
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+Target = tuple[str, int]
+"""Host and port."""
+
+
 class Cut:
-    """Between these processes and what listens at `host`:`port`, until it is undone."""
+    """Between these processes and whatever listens at the targets, until it is undone."""
 
     lasts = True
     stops: Sequence[Note] = ()
 
-    def __init__(self, name: str, processes: Sequence[Note], host: str, port: int) -> None:
-        self.says = f"{name} loses its database"
+    def __init__(self, says: str, processes: Sequence[Note], targets: Sequence[Target]) -> None:
+        self.says = says
         pids = [str(each.pid) for each in processes]
-        self._helper = helper.Helper("outgrow.chaos.faults.cut", [host, str(port), *pids])
+        places = ",".join(f"{host}:{port}" for host, port in targets)
+        self._helper = helper.Helper("outgrow.chaos.faults.cut", [places, *pids])
 
     async def prepare(self) -> None:
         """Raises OutgrowError where this user may not do it."""
@@ -58,14 +63,14 @@ class Cut:
 class Cutter:
     """Of one process. `seen` are sockets that have been looked at, by descriptor and inode."""
 
-    def __init__(self, pid: int, target: tuple[str, int]) -> None:
+    def __init__(self, pid: int, targets: Collection[Target]) -> None:
         self._folder = f"/proc/{pid}/fd"
         self._descriptor = os.pidfd_open(pid)
-        self._target = target
+        self._targets = targets
         self._seen: set[tuple[str, str]] = set()
 
     def cut(self) -> int:
-        """Shut down what leads to the target; returns how many. Raises PermissionError."""
+        """Shut down what leads to a target; returns how many. Raises PermissionError."""
         count, there = 0, set[tuple[str, str]]()
         with contextlib.suppress(FileNotFoundError):
             for number in os.listdir(self._folder):
@@ -95,7 +100,7 @@ class Cutter:
             except OSError:  # it listens, or is about to connect
                 return False
             self._seen.add(entry)
-            if peer[:2] != self._target:
+            if peer[:2] not in self._targets:
                 return False
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -104,13 +109,14 @@ class Cutter:
 
 def main(arguments: list[str]) -> int:
     """Cut until standard input ends."""
-    target = (arguments[0], int(arguments[1]))
-    cutters = [Cutter(int(pid), target) for pid in arguments[2:]]
+    places, *pids = arguments
+    targets = {(host, int(port)) for host, _, port in (each.rpartition(":") for each in places.split(","))}
+    cutters = [Cutter(int(pid), targets) for pid in pids]
     with contextlib.suppress(PermissionError):
         os.nice(NICE)  # to be faster than a handshake on a busy machine
     try:
-        for pid in arguments[2:]:
-            Cutter(int(pid), ("", 0)).cut()  # it cuts nothing, and finds out whether it may
+        for pid in pids:
+            Cutter(int(pid), ()).cut()  # it cuts nothing, and finds out whether it may
     except PermissionError as error:
         return helper.refuse(str(error))
     helper.wait()
