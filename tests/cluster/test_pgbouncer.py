@@ -22,6 +22,7 @@ from outgrow.errors import EngineMissing
 from outgrow.topology import parse
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.growing import Command, Traffic
+from tests.support.open_load import OpenLoad
 from tests.support.pgbouncer import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,6 +209,48 @@ def test_back_to_sqlite_from_behind_it(tmp_path: Path) -> None:
     finally:
         fleet.end()
         assert fleet.pids() == []
+
+
+async def test_it_comes_live_with_the_servers_that_need_it(tmp_path: Path) -> None:
+    """2 servers have 80 connections of their own, 4 would have 160: they share, and no request notices."""
+    directory = make_application(tmp_path / "hello")
+    fleet = made(directory, "load-balancer", "[application]\nservers = 2\n[database]\npool = 40")
+    file = directory / "outgrow.toml"
+    named = (
+        file.read_text().replace("[application]\nservers = 2\n", "").replace("single-server", "load-balancer")
+    )
+    file.write_text(named.replace("[application]", "[application]\nservers = 2", 1))
+    try:
+        await asyncio.to_thread(fleet.start)
+        assert not pooled(fleet) and names(fleet).isdisjoint({pgbouncer.NAME})
+        async with Held(fleet) as held:
+            with OpenLoad(fleet) as load:
+                await asyncio.to_thread(load.wait_for_more)
+                await asyncio.to_thread(Command(fleet, "scale", "app=4").wait_done)
+                assert pooled(fleet) and fleet.node(pgbouncer.NAME).state == "ready"
+                await asyncio.to_thread(load.wait_for_more, 200)
+                await asyncio.to_thread(Command(fleet, "scale", "app=2").wait_done)
+                await asyncio.to_thread(load.wait_for_more)
+                assert pooled(fleet), "it stays: servers that come and go do not move everybody each time"
+        assert not load.failed
+        assert held.most <= 2 * CONNECTIONS
+        await asyncio.to_thread(fleet.end)
+        fleet.stage = "load-balancer"
+        await asyncio.to_thread(fleet.start)
+        assert not pooled(fleet), "until the next start"
+        assert fleet.healthy()
+    finally:
+        await asyncio.to_thread(fleet.end)
+        assert fleet.pids() == []
+
+
+def pooled(fleet: RunningFleet) -> bool:
+    """Whether the application is told of the pooler."""
+    return endpoints.read(fleet.state.placement().endpoints).database.shards[0].nodes[0].pooled
+
+
+def names(fleet: RunningFleet) -> set[str]:
+    return {node.name for node in fleet.status().nodes}
 
 
 def test_a_missing_program_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

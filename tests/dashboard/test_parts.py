@@ -277,7 +277,7 @@ def test_a_whole_fleet_is_drawn_from_the_clients_to_the_data() -> None:
 
 
 def test_a_pooler_is_drawn_between() -> None:
-    nodes = [drawn("app-1", "application"), drawn("postgres", "database"), drawn("pgbouncer", "database")]
+    nodes = [drawn("app-1", "application"), drawn("postgres", "database"), drawn("pgbouncer", "pooler")]
     tallies = {"app-1": TALLY}
     drawing = draw(
         nodes, front(nodes, tallies), document("postgres", "postgresql://h/a"), tallies, TALLY, None

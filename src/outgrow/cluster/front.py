@@ -1,6 +1,6 @@
 """What stands before the database, changed while it serves: application servers, their workers, balancers.
 
-    smaller pools published ─► new processes, ready ─► the balancer started, or told of the servers
+    (a pooler) ─► smaller pools published ─► new processes, ready ─► the balancer started, or told of them
       ─► those that go get nothing new ─► drained ─► ended ─► larger pools and the stage published
 
 Each turn compares what runs with what is wanted, so it can be repeated after an interruption at any line.
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -101,6 +102,7 @@ class Front:
         """
         wanted = await asyncio.to_thread(plan.front, topology, placement)
         await self.forget_failed()
+        await self._share_connections(topology, placement)
         added, gone = difference(self.running(), wanted)
         meanwhile = self.pool(topology, [*self.running().values(), *added])
         before, pool = self.published(), self.pool(topology, wanted)
@@ -116,6 +118,28 @@ class Front:
         await self._renew(topology, placement, wanted)
         await self.retire(gone, passes_bytes=running.balancer.layer == 4 != topology.balancer.layer)
         await self.publish(topology.stage, pool)
+
+    async def _share_connections(self, topology: Topology, placement: Placement) -> None:
+        """A pooler comes when there will be too many connections, and stays until the next start."""
+        nodes = self._supervisor.nodes
+        if "postgres" not in nodes or not plan.runs_pgbouncer(topology):
+            return
+        from outgrow.engines import pgbouncer
+
+        if pgbouncer.NAME in nodes:
+            return
+        before = self.published()
+        shard = before.database.shards[0]
+        host = str(urlsplit(shard.nodes[0].url).hostname)
+        pooler = await asyncio.to_thread(pgbouncer.PgBouncer, topology, placement._replace(host=host))
+        try:
+            await self._supervisor.start([plan.capped(each, topology) for each in pooler.workloads()])
+        except OutgrowError:
+            await self._supervisor.remove([pooler.last])
+            raise
+        # The same database by another way: what is under way on the old one ends there.
+        shared = replace(shard, nodes=(replace(shard.nodes[0], url=pooler.url, pooled=True),))
+        await self._publish(replace(before, database=replace(before.database, shards=(shared,))))
 
     def running(self) -> dict[str, Workload]:
         """What runs, by name."""
@@ -250,10 +274,12 @@ class Front:
         """Where everything is stays; the stage, and how many connections each process may have, change."""
         before = self.published()
         after = replace(before, stage=stage, database=replace(before.database, pool=pool))
-        if after == before:
-            return
-        endpoints.write(self._state.placement().endpoints, replace(after, epoch=before.epoch + 1))
-        self._state.epoch = before.epoch + 1
+        if after != before:
+            await self._publish(after)
+
+    async def _publish(self, document: endpoints.Endpoints) -> None:
+        self._state.epoch = document.epoch + 1
+        endpoints.write(self._state.placement().endpoints, replace(document, epoch=self._state.epoch))
         self._state.note(self._state.notes)
         await self.ask("reload")
 

@@ -1,6 +1,6 @@
 """The topology as a drawing: from what runs and what the endpoints document says to boxes and links. Pure.
 
-clients ─► (edge) ─► (balancer) ─► application ─► (cache) (queue) ─► database
+clients ─► (edge) ─► (balancer) ─► application ─► (sessions) (cache) (queue) (pooler) ─► database
                                      └ tiers that live in its processes: boxes inside its box
 """
 
@@ -15,23 +15,31 @@ from outgrow.dashboard.servers import name_of
 from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node, Replica, Server
 from outgrow.endpoints import Endpoints
 
-TIERS = ("clients", "edge", "balancer", "application", "worker", "sessions", "cache", "queue", "database")
+TIERS = (
+    "clients",
+    "edge",
+    "balancer",
+    "application",
+    "worker",
+    "sessions",
+    "cache",
+    "queue",
+    "pooler",
+    "database",
+)
 FRONT = ("edge", "balancer", "application")
 """A request goes through these one after the other, where they exist."""
 
-BEHIND = ("sessions", "cache", "queue", "database")
-"""What the application asks."""
+BEHIND = ("sessions", "cache", "queue", "pooler", "database")
+"""What the application asks; where there is a pooler, it asks the database."""
 
 DRAWN_MAX = 1
 """Of more servers than this, what is inside each is said in words."""
 
-POOLER = "pgbouncer"
-"""Where it runs, the application asks it, and it asks the database."""
-
 ENGINES = {
     "sqlite": "SQLite",
     "postgres": "PostgreSQL",
-    POOLER: "PgBouncer",
+    "pgbouncer": "PgBouncer",
     "memory": "in memory",
     "database": "in the database",
     "redis-sessions": "Redis",
@@ -113,6 +121,8 @@ def _node_box(node: Node, front: Front, whole: Tally) -> Box:
         figures = [*_replica_figures(front.replicas[node.name]), *figures]
     elif node.tier == "database":
         figures = [*_query_figures(whole), *figures]
+    elif node.tier == "pooler":
+        figures = [Figure("queries", _queries(whole), "rate"), *figures]
     replica = front.replicas.get(node.name)
     return Box(
         node.name,
@@ -141,16 +151,16 @@ def _links(boxes: Sequence[Box], front: Front, tallies: Mapping[str, Tally], who
             for target in targets
         ]
     askers = [*by_tier["application"], *by_tier["worker"]]
-    for tier in BEHIND:
+    data = "pooler" if by_tier["pooler"] else "database"
+    for tier in (*(each for each in BEHIND if each not in ("pooler", "database")), data):
         links += [
-            Link(asker, name, _asks(tallies.get(asker), name, front) if tier == "database" else None)
+            Link(asker, name, _asks(tallies.get(asker), name, front) if tier == data else None)
             for asker in askers
             for name in by_tier[tier]
-            if tier != "database" or name == POOLER or POOLER not in by_tier[tier]
         ]
-    behind = [name for name in by_tier["database"] if name != POOLER]
-    if len(behind) < len(by_tier["database"]):
-        links += [Link(POOLER, name, _queries(whole)) for name in behind]
+    links += [
+        Link(pooler, name, _queries(whole)) for pooler in by_tier["pooler"] for name in by_tier["database"]
+    ]
     return links
 
 

@@ -67,7 +67,7 @@ class PgBouncer:
         return (
             Workload(
                 name=NAME,
-                tier="database",
+                tier="pooler",
                 argv=(*_descriptors(), str(self._program), str(settings)),
                 environment={"OUTGROW_SECRETS": str(self._place.secrets)},
                 files=(

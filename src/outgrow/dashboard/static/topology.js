@@ -8,10 +8,10 @@ import { element, parts, put, span, text } from "/static/format.js";
 const SVG = "http://www.w3.org/2000/svg";
 const TIER_TITLES = {
   clients: "Clients", edge: "Edge", balancer: "Balancer", application: "Application",
-  worker: "Workers", sessions: "Sessions", cache: "Cache", queue: "Queue", database: "Database",
+  worker: "Workers", sessions: "Sessions", cache: "Cache", queue: "Queue", pooler: "Pooler", database: "Database",
 };
 const ROOMY_MAX = 3;  // with more boxes in a tier than this, each is one line that has all its figures
-const BEHIND = new Set(["sessions", "cache", "queue", "database"]);  // one column: the application asks each of them
+const BEHIND = new Set(["sessions", "cache", "queue", "pooler", "database"]);  // one column: the application asks each of them
 const STATES = { ready: "good", done: "good", failed: "bad", stopped: "bad", ejected: "bad", unhealthy: "bad" };
 
 export class Topology {
@@ -55,6 +55,7 @@ export class Topology {
       (BEHIND.has(name) ? this.behind : this.root).append(root);
     }
     this.root.append(this.behind);
+    if (this.tiers.has("pooler")) this.root.append(this.tiers.get("database")?.root ?? "");  // which the pooler asks
     for (const box of drawing.boxes) if (!box.inside) this.tiers.get(box.tier).list.append(this.makeBox(box, !first && !known.has(box.id)));
     for (const box of drawing.boxes) {
       if (box.inside) this.boxes.get(box.inside)?.parts.append(this.makeBox(box, !first && !known.has(box.id)));

@@ -100,8 +100,8 @@ class Database:
     async def move(self, settings: endpoints.Database, passwords: Mapping[str, str]) -> None:
         """From now on every new block goes to another primary; those under way end where they began.
 
-        To be called while the gate is held. Raises Unavailable when the new primary does not answer,
-        and nothing has changed then.
+        To be called while the gate is held, unless it is the same database by another way. Raises
+        Unavailable when the new primary does not answer, and nothing has changed then.
         """
         primary = connect(settings, passwords, self._events)
         try:
