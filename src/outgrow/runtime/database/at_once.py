@@ -76,13 +76,10 @@ class ReadAtOnce(Read, eq=False):
         if compiled is None or not compiled.at_once:
             self._tried = 0.0
             return None
-        started = perf_counter()
-        connection.began = started
+        connection.began = started = perf_counter()
         connection.looks = INLINE_LOOKS
         try:
-            rows: list[Row] = connection.cursor.execute(
-                compiled.sql, compiled.arguments(parameters)
-            ).fetchall()
+            rows: list[Row] = connection.execute(compiled.sql, compiled.arguments(parameters)).fetchall()
             if compiled.results:
                 rows = connection.processed(compiled, rows)
         except BaseException as error:

@@ -167,8 +167,11 @@ def _single(name: str, complete: Callable[[Parameters], Sequence[Any]]) -> Calla
     """`arguments` for one name, which is most often the key."""
 
     def arguments(parameters: Parameters) -> Sequence[Any]:
-        if len(parameters) == 1 and name in parameters:
-            return (parameters[name],)
+        if len(parameters) == 1:
+            try:
+                return (parameters[name],)
+            except KeyError:
+                pass
         return complete(parameters)
 
     return arguments

@@ -38,8 +38,8 @@ def query_of(node: str, label: str) -> Callable[[float, float, str | None], None
 
     def heard(ended: float, seconds: float, error: str | None) -> None:
         scope = scope_of()
-        if scope is not None and len(scope.spans) < SPANS_MAX:
-            scope.spans.append(Span("query", label, node, ended, seconds, error))
+        if scope is not None and len(spans := scope.spans) < SPANS_MAX:
+            spans.append(Span("query", label, node, ended, seconds, error))
 
     return heard
 
