@@ -25,6 +25,8 @@
     │   └── SessionTooLarge          it holds more than sessions.size
     └── DatabaseError                what a database node answered
         ├── Unavailable              retryable: no node can serve, or the connection was lost
+        │   └── OutcomeUnknown       retryable with an idempotency key: COMMIT was sent, and not answered
+        ├── LostWrite                a failover lost something that this session has written or seen
         ├── Conflict                 retryable: serialisation failure, deadlock, lock timeout
         ├── StatementTimeout
         ├── ReadOnlyViolation        a write inside a read block
@@ -253,6 +255,28 @@ class Unavailable(DatabaseError):
     """No node could serve in time, or the connection was lost. A commit may or may not have happened."""
 
     retryable = True
+
+
+class OutcomeUnknown(Unavailable):
+    """COMMIT was sent and not answered: the transaction may or may not have been committed.
+
+    To repeat it can do the same twice. `og.db.transact(..., idempotency_key=...)` repeats it safely.
+    """
+
+
+class LostWrite(DatabaseError):
+    """A failover to a replica that was not as far lost what this session has written, or seen of others.
+
+    It is told once: the session's bookmark demands no more than what is there, so the next request goes on
+    with the data as it is. By default its answer is 409 with a problem document.
+    """
+
+    def __init__(self, shard: str, position: str) -> None:
+        self.shard = shard
+        super().__init__(
+            f"after failover of shard {shard} not all is there that this session has seen, up to {position}",
+            hint="tell the user to look at what is there and to repeat what is missing; then go on",
+        )
 
 
 class Conflict(DatabaseError):

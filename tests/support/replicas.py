@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from outgrow import endpoints
@@ -120,10 +121,13 @@ class Replicated:
         return tuple(found)
 
 
+R = TypeVar("R", bound=Replicated)
+
+
 @contextmanager
-def replicated(replicas: int = 2) -> Iterator[Replicated]:
+def replicated(replicas: int = 2, kind: type[R] = Replicated) -> Iterator[R]:  # type: ignore[assignment]
     """A primary and so many replicas, gone afterwards."""
-    cluster = Replicated(replicas)
+    cluster = kind(replicas)
     try:
         cluster.start()
         yield cluster

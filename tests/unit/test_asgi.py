@@ -17,13 +17,14 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from outgrow import endpoints
-from outgrow.errors import Conflict, Unavailable, UniqueViolation
+from outgrow.errors import Conflict, LostWrite, Unavailable, UniqueViolation
 from outgrow.runtime import scope as current
-from outgrow.runtime.asgi import COOKIE, HEADER, Middleware, cookie_values
+from outgrow.runtime.asgi import LOST_WRITE, Middleware
 from outgrow.runtime.bookmark import Bookmark, Position, Signer
 from outgrow.runtime.events import Events
 from outgrow.runtime.health import Health
 from outgrow.runtime.scope import Scope
+from outgrow.runtime.travel import COOKIE, HEADER, SEEN, cookie_values
 from tests.support.asgi import Answer, call, connection, request
 
 SIGNER = Signer({1: b"a key of at least 16"})
@@ -200,6 +201,77 @@ def test_a_safe_method_never_sets_a_cookie(method: str) -> None:
     answer = Wrapped(answering(before=write)).call(method=method)
     assert answer.values(b"set-cookie") == []
     assert len(answer.values(HEADER)) == 1
+
+
+def read(scope: Scope) -> None:
+    scope.bookmark.saw("main", 77)
+
+
+def test_what_a_browser_has_read_goes_into_a_cookie_of_its_own() -> None:
+    """A slow answer to a GET may come after that to a write: it must not take its cookie's place."""
+    carried = [(b"cookie", COOKIE + b"=" + token(8))]
+    answer = Wrapped(answering(before=read)).call(headers=carried)
+    [cookie] = answer.values(b"set-cookie")
+    assert cookie.startswith(SEEN + b"=") and answer.values(b"cache-control") == [b"private"]
+    bookmark = SIGNER.decode(answer.values(HEADER)[0].decode())
+    assert bookmark is not None and bookmark.seen == {"main": 77}
+    again = [(b"cookie", b"; ".join([COOKIE + b"=" + token(8), cookie.split(b";")[0]]))]
+    answer = Wrapped(answering(before=read)).call(headers=again)
+    assert answer.values(b"set-cookie") == [], "nothing is new"
+
+
+def test_an_answer_that_a_shared_cache_may_keep_carries_no_cookie() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        context = current.current.get()
+        assert context is not None
+        read(context)
+        headers = [(b"Cache-Control", b"Public, max-age=60")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    answer = Wrapped(app).call(headers=[(b"cookie", COOKIE + b"=" + token(8))])
+    assert answer.values(b"set-cookie") == []
+    assert answer.values(b"cache-control") == [b"Public, max-age=60"]
+
+
+def test_who_has_no_bookmark_gets_none_for_reading() -> None:
+    answer = Wrapped(answering(before=read)).call()
+    assert answer.values(b"set-cookie") == answer.values(HEADER) == []
+    began = Wrapped(answering(before=read)).call(headers=[(HEADER, b"new")])
+    assert began.values(HEADER) and began.values(b"set-cookie") == []
+
+
+def test_what_was_read_on_a_primary_has_a_position_when_it_leaves() -> None:
+    async def settle(bookmark: Bookmark) -> None:
+        await asyncio.sleep(0)
+        bookmark.covers("main", Position(1, 900))
+
+    def read_there(scope: Scope) -> None:
+        read(scope)
+        scope.unsettled = settle
+
+    answer = Wrapped(answering(before=read_there)).call(headers=[(HEADER, token(8))])
+    assert position(answer.values(HEADER)[0]) == Position(1, 900)
+    assert answer.status == 200 and answer.body == b"hello"
+
+
+def test_a_lost_write_is_409_and_its_answer_lets_the_session_go_on() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        context = current.current.get()
+        assert context is not None
+        context.bookmark.restart("main", Position(2, 300))
+        context.restarted = True
+        raise LostWrite("main", "1/500")
+
+    wrapped = Wrapped(app)
+    carried = [(b"cookie", b"; ".join([COOKIE + b"=" + token(500), SEEN + b"=" + token(700)]))]
+    answer = wrapped.call(headers=carried)
+    assert answer.status == 409 and answer.error is None and wrapped.last["status"] == 409
+    assert answer.values(b"content-type") == [b"application/problem+json"]
+    assert msgspec.json.decode(answer.body)["type"] == LOST_WRITE
+    [cookie] = answer.values(b"set-cookie")
+    assert cookie.startswith(COOKIE + b"="), "also to a GET"
+    assert position(cookie.split(b";")[0].partition(b"=")[2]) == Position(2, 300)
 
 
 def test_a_client_that_uses_the_header_gets_no_cookie() -> None:

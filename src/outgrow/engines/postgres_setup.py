@@ -109,9 +109,27 @@ async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
     inside = await asyncpg.connect(url, database=name, password=passwords["admin"], timeout=30)
     try:
         await inside.execute(_RIGHTS.format(owner=f'"{owner}"', application=f'"{name}"'))
+        await inside.execute(LOOK.format(application=f'"{name}"'))
     finally:
         await inside.close()
 
+
+LOOK = """
+CREATE SCHEMA IF NOT EXISTS outgrow;
+CREATE OR REPLACE FUNCTION outgrow.receiving() RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'SELECT received_tli FROM pg_stat_wal_receiver';
+CREATE OR REPLACE FUNCTION outgrow.history(timeline integer) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$SELECT pg_read_file(
+        'pg_wal/' || lpad(upper(to_hex(timeline)), 8, '0') || '.history', 0, 65536, true)$$;
+REVOKE ALL ON SCHEMA outgrow FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outgrow FROM PUBLIC;
+GRANT USAGE ON SCHEMA outgrow TO {application};
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA outgrow TO {application};
+"""
+"""What the application looks at its nodes with, and nothing more (runtime/database/postgres_look.py): which
+timeline a replica receives, and where a timeline left the one before it. Only a superuser may read that."""
 
 _RIGHTS = """
 ALTER SCHEMA public OWNER TO {owner};

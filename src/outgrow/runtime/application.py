@@ -43,6 +43,7 @@ from outgrow.runtime.telemetry import tracecontext
 
 if TYPE_CHECKING:
     from outgrow.runtime.telemetry import Telemetry
+    from outgrow.runtime.telemetry.prometheus import Metrics
 
 
 class Outgrow:
@@ -72,6 +73,7 @@ class Outgrow:
             ids=self.ids,
             headers=self._headers,
             writer=self._writer,
+            consistency=document.consistency,
         )
         self.cache = Cache(
             document.cache, self.events, position=lambda: self.db.position, writer=self._writer
@@ -292,6 +294,7 @@ class Outgrow:
                     for state, count in figures.items()
                 },
             )
+            self._add_node_gauges(attached.metrics)
             attached.metrics.gauge(
                 "outgrow_endpoints_epoch",
                 "Epoch of the endpoints document that this process obeys.",
@@ -304,3 +307,30 @@ class Outgrow:
                 (),
                 lambda: {(): self.cache.figures()["entries"]},
             )
+
+    def _add_node_gauges(self, metrics: Metrics) -> None:
+        nodes = self.db.nodes
+        metrics.gauge(
+            "outgrow_db_node_role",
+            "1 for the role that a node has, where there are replicas: primary, replica or unknown.",
+            ("node", "role"),
+            lambda: {(name, seen.role): 1 for name, seen in nodes().items()},
+        )
+        metrics.gauge(
+            "outgrow_db_replication_lag_seconds",
+            "How long a replica has not been complete, as far as this process knows.",
+            ("node",),
+            lambda: {(name,): seen.lag_s for name, seen in nodes().items() if seen.role == "replica"},
+        )
+        metrics.gauge(
+            "outgrow_db_replication_lag_bytes",
+            "What a replica has not replayed yet of what the primary has written.",
+            ("node",),
+            lambda: {(name,): seen.lag_bytes for name, seen in nodes().items() if seen.role == "replica"},
+        )
+        metrics.gauge(
+            "outgrow_db_node_timeline",
+            "The timeline that a node is on: the highest is the present one.",
+            ("node",),
+            lambda: {(name,): seen.timeline for name, seen in nodes().items() if seen.role != "unknown"},
+        )

@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from outgrow import endpoints
+from outgrow.errors import LostWrite
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Signer
 from outgrow.runtime.events import Events
@@ -34,6 +35,7 @@ from outgrow.runtime.routes import Routes
 from outgrow.runtime.scope import Scope
 from outgrow.runtime.sessions import SessionMiddleware, Sessions
 from outgrow.runtime.telemetry import tracecontext
+from outgrow.runtime.travel import COOKIE, HEADER, SEEN, Carrier, cookie_values, stamped
 
 ASGIScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -46,11 +48,13 @@ Exposition = Callable[[str], tuple[str, bytes]]
 Recent = Callable[[bytes], bytes]
 """Takes the query string; returns JSON (telemetry.Telemetry.recent)."""
 
-HEADER = b"outgrow-bookmark"
-COOKIE = b"outgrow_bookmark"
-COOKIES_READ_MAX = 4
 COOKIE_HEADER_BYTES_MAX = 16_384
 RETRY_AFTER_S = 1
+LOST_WRITE = "urn:outgrow:lost-write"
+LOST_WRITE_DETAIL = (
+    "A failure of the database has lost something that you had written or seen. Look at what is there, and "
+    "repeat what is missing."
+)
 CLIENT_CLOSED_REQUEST = 499
 """The caller went away before the answer (nginx's number); it is only ever counted, never sent."""
 
@@ -110,7 +114,7 @@ class Middleware:
             await own(scope, send)
             return
 
-        context, by_header = self._open(scope)
+        context, carrier = self._open(scope)
         bookmark = context.bookmark
         method: str = scope["method"]
         status = 0
@@ -121,8 +125,10 @@ class Middleware:
             nonlocal status, ended
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if bookmark.changed and (by_header or context.wrote):
-                    message = self._with_bookmark(message, context, scope, by_header)
+                if bookmark.changed:
+                    if context.unsettled is not None and (carrier or context.wrote):
+                        return self._settled(message, context, scope, carrier, send)
+                    message = self._stamped(message, context, scope, carrier)
             elif not message.get("more_body"):
                 ended = perf_counter()
             return send(message)
@@ -141,7 +147,7 @@ class Middleware:
             if answered or status == CLIENT_CLOSED_REQUEST or not isinstance(error, Exception):
                 _mark(error, context)
                 raise
-            if _retryable(error):
+            if _retryable(error) or isinstance(error, LostWrite):
                 await _answer(error, context, tell)
                 return
             _mark(error, context)
@@ -155,8 +161,8 @@ class Middleware:
             for sink in self._finished.sinks:
                 sink(context, method, route, status, seconds, path, failure)
 
-    def _open(self, scope: ASGIScope) -> tuple[Scope, bool]:
-        """The request's scope, and whether the caller carries its bookmark in the header."""
+    def _open(self, scope: ASGIScope) -> tuple[Scope, Carrier]:
+        """The request's scope, and by what the caller has sent its bookmark."""
         token = cookie = trace = state = None
         for name, value in scope["headers"]:
             if name in _WANTED:
@@ -168,9 +174,12 @@ class Middleware:
                     state = value if state is None else state + b"," + value
                 else:
                     trace = value if trace is None else b""  # two of them: neither counts
-        bookmark = None
-        if token is not None or (cookie is not None and COOKIE in cookie):
+        bookmark, carrier = None, Carrier.NOTHING
+        if token is not None or (cookie is not None and b"outgrow_" in cookie):
             bookmark = self._bookmark(token, cookie)
+            carrier = Carrier.NOTHING if bookmark is None else Carrier.COOKIE
+            if token is not None:
+                carrier = Carrier.HEADER
         if trace is not None and (parent := tracecontext.parse(trace)) is not None:
             sampled = self._traced and parent.sampled
             context = Scope(
@@ -182,10 +191,10 @@ class Middleware:
             )
             if state is not None:
                 tracecontext.keep_state(context, state)
-            return context, token is not None
+            return context, carrier
         trace_id, span_id = tracecontext.new_ids()
         sampled = self._sample > 0.0 and random() < self._sample
-        return Scope(bookmark, trace_id=trace_id, span_id=span_id, sampled=sampled), token is not None
+        return Scope(bookmark, trace_id=trace_id, span_id=span_id, sampled=sampled), carrier
 
     def _bookmark(self, token: bytes | None, cookie: bytes | None) -> Bookmark | None:
         """Everything that the caller's tokens prove, merged; None when they prove nothing."""
@@ -199,21 +208,33 @@ class Middleware:
                 merged = bookmark
             elif bookmark is not None:
                 merged.merge(bookmark)
+        if merged is not None:
+            merged.changed = False  # the caller has all of it
         return merged
 
-    def _with_bookmark(self, message: Message, context: Scope, scope: ASGIScope, by_header: bool) -> Message:
-        """The response's start with the session's new bookmark. The application's own list stays as it is.
-
-        The cookie is set only where a write happened on a method that writes, so that no answer that
-        a shared cache may keep ever carries one.
-        """
+    def _stamped(self, message: Message, context: Scope, scope: ASGIScope, carrier: Carrier) -> Message:
+        """The response's start with the session's new bookmark, where the caller keeps one."""
+        cookie = None
+        if carrier is not Carrier.HEADER:
+            if context.restarted or (context.wrote and scope["method"] not in _SAFE_METHODS):
+                cookie = COOKIE
+            elif carrier is Carrier.COOKIE:
+                cookie = SEEN
+            elif not context.wrote:
+                return message
+        secure = b"; Secure" if scope.get("scheme") == "https" else b""
         token = self._signer.encode(context.bookmark).encode()
-        headers = list(message.get("headers") or ())
-        headers.append((HEADER, token))
-        if context.wrote and not by_header and scope["method"] not in _SAFE_METHODS:
-            secure = b"; Secure" if scope.get("scheme") == "https" else b""
-            headers.append((b"set-cookie", COOKIE + b"=" + token + self._cookie_attributes + secure))
-        return {**message, "headers": headers}
+        return stamped(dict(message), token, cookie, self._cookie_attributes + secure)
+
+    async def _settled(
+        self, message: Message, context: Scope, scope: ASGIScope, carrier: Carrier, send: Send
+    ) -> None:
+        """The same, after what was read on a primary has got a position."""
+        assert context.unsettled is not None
+        await context.unsettled(context.bookmark)
+        if context.bookmark.changed:
+            message = self._stamped(message, context, scope, carrier)
+        await send(message)
 
     async def _other(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """A WebSocket gets a scope for as long as it lives; lifespan and whatever else pass through."""
@@ -322,26 +343,19 @@ def _is_own_name(host: str) -> bool:
     return name.lower() in _LOCAL_NAMES or _is_loopback(name)
 
 
-def cookie_values(header: bytes) -> list[bytes]:
-    """The bookmark cookies in a Cookie header: several, where a subdomain has set one, too."""
-    found: list[bytes] = []
-    for part in header.split(b";"):
-        name, _, value = part.strip().partition(b"=")
-        if name == COOKIE and len(found) < COOKIES_READ_MAX:
-            found.append(value.strip(b'"'))
-    return found
-
-
 def problem(error: BaseException, context: Scope | None) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers and body (RFC 9457) for an error that nobody handled. Reveals nothing of it.
 
-    What may succeed when it is repeated is 503 with Retry-After, everything else is 500.
+    What may succeed when it is repeated is 503 with Retry-After, what a failover has lost is 409, everything
+    else is 500.
     """
     body: dict[str, str | int] = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
     headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
     if _retryable(error):
         body |= {"title": "Service Unavailable", "status": 503}
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    elif isinstance(error, LostWrite):
+        body |= {"type": LOST_WRITE, "title": "Lost Write", "status": 409, "detail": LOST_WRITE_DETAIL}
     if context is not None and context.trace_id:
         body["trace_id"] = context.trace_id
     encoded = msgspec.json.encode(body)
@@ -351,8 +365,8 @@ def problem(error: BaseException, context: Scope | None) -> tuple[int, list[tupl
 
 async def _answer(error: Exception, context: Scope, send: Send) -> None:
     status, headers, body = problem(error, context)
-    if _retryable(error):
-        logger.warning("answered 503: %s", error)
+    if status != 500:
+        logger.warning("answered %d: %s", status, error)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -379,7 +393,7 @@ def _status_of(error: BaseException, sent: int) -> int:
     """What to count: a caller who went away is no error of ours, whatever was sent to nobody."""
     if isinstance(error, asyncio.CancelledError) or type(error).__name__ == "ClientDisconnect":
         return sent if 0 < sent < 500 else CLIENT_CLOSED_REQUEST
-    return sent or (503 if _retryable(error) else 500)
+    return sent or (503 if _retryable(error) else 409 if isinstance(error, LostWrite) else 500)
 
 
 def _mark(error: BaseException, context: Scope) -> None:

@@ -5,10 +5,10 @@ ticket (FlightTracker, OSDI '20). The guarantees that it carries are those of Te
 
 A token is base64url without padding of
 
-    version  key id  issued (seconds)  writer  shards  { name  timeline  offset }
-    1 byte   1 byte  varint            varint  varint    str   varint    varint
-                                       forgotten  tags  { hash  position }  mac
-                                       2 varints  varint  8 B    2 varints  16 B
+    version  key id  issued (seconds)  writer  session  wrote at (1/100 s)
+    1 byte   1 byte  varint            varint  varint   varint
+                     shards  { name  timeline  offset  seen }  forgotten  tags  { hash  position }  mac
+                     varint    str   varint    varint  varint  2 varints  varint  8 B    2 varints  16 B
 
 signed with HMAC-SHA256 cut to 16 bytes. The oldest tags are forgotten when it would pass 512 bytes.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import time
@@ -26,7 +27,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-VERSION = 2
+VERSION = 3
 TOKEN_BYTES_MAX = 512
 MAC_BYTES = 16
 _FORM = re.compile(rf"[A-Za-z0-9_-]{{1,{2 * TOKEN_BYTES_MAX}}}")
@@ -53,6 +54,8 @@ class Position(NamedTuple):
 
 
 ZERO = Position(0, 0)
+SEVERAL = 1
+"""In the place of a run (Bookmark.seen): more than one, or one that nobody can name. No run has this id."""
 
 
 class Writer:
@@ -80,12 +83,23 @@ class Bookmark:
     and no longer knows by name. `writer` is who did all of it (Writer.id), or 0 when that is not known: what
     that one has cached is no older, since it forgot at once what was written. `changed` tells whether it
     holds anything that the caller's token did not.
+
+    `seen` names for a shard the run of a node whose data the session has read since, without a position for
+    it: the same run shows nothing older later on, and another node has to prove that it is as far. `session`
+    tells sessions apart and is 0 until a token is made; `wrote_at` is the time of its last write. `read_at`
+    is when its last read of such a run has ended (time.monotonic()), as far as this process knows.
     """
 
-    __slots__ = ("changed", "forgotten", "positions", "tags", "writer")
+    __slots__ = (
+        "changed", "forgotten", "positions", "read_at", "seen", "session", "tags", "writer", "wrote_at",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.positions: dict[str, Position] = {}
+        self.seen: dict[str, int] = {}
+        self.session = 0
+        self.read_at = math.inf
+        self.wrote_at = 0.0
         self.tags: dict[int, tuple[Position, float]] = {}
         self.forgotten = ZERO
         self.writer = 0
@@ -113,6 +127,40 @@ class Bookmark:
             self.tags[tag_hash(tag)] = (position, deadline)
             self.changed = True
 
+    def wrote(self, shard: str, position: Position, tags: Iterable[str], writer: int) -> None:
+        """Note a commit of this session. What it had read before is no newer."""
+        self.raise_to(shard, position, tags, writer=writer)
+        self.seen.pop(shard, None)
+        self.wrote_at = time.time()
+
+    def saw(self, shard: str, run: int) -> None:
+        """Note that this session reads what this run of a node shows, whatever point that is.
+
+        What it had seen before must have been proven to be no newer.
+        """
+        self.read_at = math.inf
+        if self.seen.get(shard) != run:
+            self.seen[shard] = run
+            self.changed = True
+
+    def still_sees(self, shard: str, run: int) -> None:
+        """A read that began with `saw` has ended: another one may have named another run meanwhile."""
+        self.read_at = time.monotonic()
+        if self.seen.get(shard) != run:
+            self.saw(shard, SEVERAL)
+
+    def covers(self, shard: str, position: Position) -> None:
+        """Note that everything this session has seen of the shard is no newer than `position`."""
+        self.raise_to(shard, position)
+        if self.seen.pop(shard, 0):
+            self.changed = True
+
+    def restart(self, shard: str, position: Position) -> None:
+        """Demand no more than `position`, whatever was demanded: what lay beyond it is lost."""
+        self.positions[shard] = position
+        self.seen.pop(shard, None)
+        self.changed = True
+
     def _written_by(self, writer: int) -> None:
         first = not self.tags and self.forgotten is ZERO
         self.writer = writer if first or self.writer == writer else 0
@@ -139,6 +187,10 @@ class Bookmark:
             if held is None or held < position:
                 self.positions[shard] = position
                 self.changed = True
+        for shard, run in other.seen.items():
+            self.saw(shard, run if self.seen.get(shard, run) == run else SEVERAL)
+        self.session = self.session or other.session
+        self.wrote_at = max(self.wrote_at, other.wrote_at)
         for tag, (position, deadline) in other.tags.items():
             mine = self.tags.get(tag)
             if mine is None or mine[0] < position:
@@ -151,7 +203,10 @@ class Content(NamedTuple):
 
     issued: int
     writer: int
+    session: int
+    wrote_at: float
     positions: dict[str, Position]
+    seen: dict[str, int]
     forgotten: Position
     tags: dict[int, tuple[Position, float]]
 
@@ -175,6 +230,7 @@ class Signer:
     def encode(self, bookmark: Bookmark, *, now: float | None = None) -> str:
         """The token: at most 512 bytes; the oldest tags, then nothing else, are forgotten to fit."""
         moment = time.time() if now is None else now
+        bookmark.session = bookmark.session or secrets.randbits(32) | 1
         tags = sorted(bookmark.tags.items(), key=lambda entry: -entry[1][1])
         kept = [entry for entry in tags if entry[1][1] > moment]
         while True:
@@ -197,7 +253,10 @@ class Signer:
             return None
         bookmark = Bookmark()
         bookmark.positions = content.positions.copy()
+        bookmark.seen = content.seen.copy()
         bookmark.writer = content.writer
+        bookmark.session = content.session
+        bookmark.wrote_at = content.wrote_at
         bookmark.forgotten = content.forgotten
         if content.issued + TAG_LIFETIME_S > moment:
             bookmark.tags = content.tags.copy()
@@ -231,13 +290,18 @@ class Signer:
         out = bytearray((VERSION, self._newest))
         _put(out, issued)
         _put(out, bookmark.writer)
-        _put(out, len(bookmark.positions))
-        for shard, position in bookmark.positions.items():
+        _put(out, bookmark.session)
+        _put(out, math.ceil(bookmark.wrote_at * 100))
+        shards = bookmark.positions.keys() | bookmark.seen.keys()
+        _put(out, len(shards))
+        for shard in shards:
             name = shard.encode()
+            position = bookmark.positions.get(shard, ZERO)
             _put(out, len(name))
             out += name
             _put(out, position.timeline)
             _put(out, position.offset)
+            _put(out, bookmark.seen.get(shard, 0))
         _put(out, forgotten.timeline)
         _put(out, forgotten.offset)
         _put(out, len(tags))
@@ -251,14 +315,21 @@ class Signer:
 def _unpack(body: bytes) -> Content:
     issued, at = _take(body, 2)
     writer, at = _take(body, at)
+    session, at = _take(body, at)
+    wrote_at, at = _take(body, at)
     positions: dict[str, Position] = {}
+    seen: dict[str, int] = {}
     count, at = _take(body, at)
     for _ in range(count):
         length, at = _take(body, at)
         shard, at = body[at : at + length].decode(), at + length
         timeline, at = _take(body, at)
         offset, at = _take(body, at)
-        positions[shard] = Position(timeline, offset)
+        run, at = _take(body, at)
+        if timeline or offset or not run:
+            positions[shard] = Position(timeline, offset)
+        if run:
+            seen[shard] = run
     timeline, at = _take(body, at)
     offset, at = _take(body, at)
     forgotten = Position(timeline, offset) if timeline or offset else ZERO
@@ -269,7 +340,7 @@ def _unpack(body: bytes) -> Content:
         timeline, at = _take(body, at)
         offset, at = _take(body, at)
         tags[tag] = (Position(timeline, offset), issued + TAG_LIFETIME_S)
-    return Content(issued, writer, positions, forgotten, tags)
+    return Content(issued, writer, session, wrote_at / 100, positions, seen, forgotten, tags)
 
 
 def _put(out: bytearray, value: int) -> None:

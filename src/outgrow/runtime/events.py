@@ -89,6 +89,27 @@ class Events:
         self.transaction_finished = Event("transaction_finished", "node", "outcome", "seconds")
         """`outcome` is "commit", "rollback" or "unknown" (the connection broke during COMMIT)."""
 
+        self.commit_unreplicated = Event("commit_unreplicated", "node")
+        """A commit that was to wait for a synchronous replica was ended without: it is on `node` alone."""
+
+        self.read_routed = Event("read_routed", "node", "reason")
+        """Told only where there are replicas. `reason` is one of routing.Reason."""
+
+        self.read_waited = Event("read_waited", "shard", "seconds")
+        """No node could serve at once."""
+
+        self.read_shed = Event("read_shed", "shard")
+        """No replica could serve, and the primary had as many reads in their place as it may have."""
+
+        self.node_changed = Event("node_changed", "shard", "node", "role", "reason")
+        """`role` is "primary", "replica" or "unknown"."""
+
+        self.failed_over = Event("failed_over", "shard", "node", "timeline", "seconds")
+        """Another primary was found, so many seconds after the last was known for the last time."""
+
+        self.write_lost = Event("write_lost", "shard")
+        """A session was told LostWrite."""
+
         self.cache_read = Event("cache_read", "prefix", "outcome")
         """`prefix` is the key up to the first colon; `outcome` is "hit", "miss", "stale" or "waited"."""
 

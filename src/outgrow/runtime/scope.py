@@ -6,7 +6,7 @@ raise its bookmark. Outside of both there is none, and every tier works without 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -37,18 +37,22 @@ class Scope:
     `trace_id` (32 hex digits) and `span_id` (16) follow W3C Trace Context; `parent_id` is the
     caller's span; `sampled` is whether a collector gets its trace. `started` is time.perf_counter(), and
     `spans` holds its parts so far (telemetry/spans.py), since nobody knows yet that it will be slow.
-    `local` is for parts of the runtime that remember something for one request only.
+    `local` is for parts of the runtime that remember something for one request only. `unsettled` is to be
+    awaited before the bookmark travels on: what was read on a primary gets a position. `restarted` is
+    whether the bookmark demands less than the caller's, because what that demands is lost.
     """
 
     __slots__ = (
         "bookmark",
         "local",
         "parent_id",
+        "restarted",
         "sampled",
         "span_id",
         "spans",
         "started",
         "trace_id",
+        "unsettled",
         "wrote",
     )
 
@@ -69,6 +73,8 @@ class Scope:
         self.started = perf_counter()
         self.spans: list[Span] = []
         self.wrote = False
+        self.restarted = False
+        self.unsettled: Callable[[Bookmark], Awaitable[None]] | None = None
         self.local: dict[Any, Any] | None = None
 
 

@@ -2,23 +2,24 @@
 
     key ─► shard ─► node fresh enough for the caller's bookmark ─► block
 
-This version has one shard with one primary, so every choice is the primary; `key=` and `level=`
-are checked and ready for the stages that add replicas and shards.
+This version has one shard, with one node (OneNode) or a primary and its replicas (Replication); `key=` is
+ready for the stage that adds shards.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime.bookmark import Position, Writer
+from outgrow.runtime.database import unit
 from outgrow.runtime.database.gate import Gate
-from outgrow.runtime.database.routing import Level, merge
+from outgrow.runtime.database.routing import Level, Seen, level_of, merge
 from outgrow.runtime.database.staging import Staging
-from outgrow.runtime.database.unit import Node, Read, Row, Shard, Write
+from outgrow.runtime.database.unit import Connection, Node, Read, Row, Shard, Write
 from outgrow.runtime.events import Events
 from outgrow.runtime.ids import Ids
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 RETIRE_WITHIN_S = 60.0
 RETIRE_LOOK_S = 0.5
 """How long, and how often it is looked, until the blocks on a primary that was left have ended."""
-
-LEVELS: frozenset[str] = frozenset(get_args(Level))
 
 
 class Server(Node, Protocol):
@@ -56,23 +55,22 @@ class Database:
         ids: Ids,
         headers: Callable[[], str],
         writer: Writer | None = None,
+        consistency: str = "session",
     ) -> None:
-        if len(settings.shards) != 1 or len(settings.shards[0].nodes) != 1:
-            raise Misuse(
-                "this version works with one database server",
-                hint="replicas and shards come with stages 5 and 11",
-            )
+        if len(settings.shards) != 1:
+            raise Misuse("this version works with one shard", hint="more of them come with stage 11")
         self._events = events
         self._staging = Staging(ids, headers)
-        self._primary = connect(settings, passwords, events)
+        self._level = level_of(consistency)
+        self._place = place_of(settings, passwords, events)
         gate = Gate(settings.checkout_timeout_s)
-        self._shard = Shard(settings.shards[0].name, self._primary, gate, writer or Writer())
+        self._shard = Shard(settings.shards[0].name, self._place, gate, writer or Writer())
         self._retired: set[asyncio.Task[None]] = set()
 
     @property
     def engine(self) -> str:
         """ "sqlite" or "postgres", as of now."""
-        return self._primary.engine
+        return self._place.engine
 
     @property
     def gate(self) -> Gate:
@@ -82,55 +80,53 @@ class Database:
     @property
     def position(self) -> Position:
         """The newest position known to this process. A read on the primary that starts now sees it."""
-        return self._primary.position
+        return self._place.position
 
     async def open(self) -> None:
-        """Connect. Raises Unavailable when the server cannot be reached within the checkout timeout."""
-        await self._primary.open()
+        """Connect. Raises Unavailable when no server can be reached within the checkout timeout."""
+        await self._place.open()
 
     async def close(self) -> None:
         """Give up all connections."""
-        await self._primary.close()
+        await self._place.close()
         await asyncio.gather(*self._retired, return_exceptions=True)
 
     def resize(self, connections: int) -> None:
-        """How many connections this process may have from now on; those in use end their block first."""
-        self._primary.resize(connections)
+        """How many connections to each node this process may have; those in use end their block first."""
+        self._place.resize(connections)
 
     async def move(self, settings: endpoints.Database, passwords: Mapping[str, str]) -> None:
-        """From now on every new block goes to another primary; those under way end where they began.
+        """From now on every new block goes to the nodes of another document; those under way end where
+        they began.
 
-        To be called while the gate is held, unless it is the same database by another way. Raises
-        Unavailable when the new primary does not answer, and nothing has changed then.
+        To be called while the gate is held, unless it is the same primary by another way or with other
+        replicas. Raises Unavailable when the new primary does not answer; nothing has changed then.
         """
-        primary = connect(settings, passwords, self._events)
+        place = place_of(settings, passwords, self._events)
         try:
-            await primary.open()
+            await place.open()
         except BaseException:
-            await primary.close()
+            await place.close()
             raise
-        before, self._primary = self._primary, primary
-        self._shard.primary = primary
+        before, self._place = self._place, place
+        self._shard.place = place
         task = asyncio.create_task(_close_when_idle(before))
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
-    def read(self, key: object = None, *, level: Level | None = None, snapshot: bool = False) -> Read:
+    def read(self, key: object = None, *, level: str | None = None, snapshot: bool = False) -> Read:
         """A block that reads from one node, fresh enough for this caller, and cannot write.
 
-        `key` is the shard key; `level` how fresh ("strong", "session" or "eventual"; the default is
-        the application's); with `snapshot` all its statements see one moment.
+        `key` is the shard key; `level` how fresh: "strong", "session", "eventual", "bounded(2s)" or
+        "pinned(5s)", by default the application's; with `snapshot` all its statements see one moment.
+
+        Raises Unavailable when no node can serve in time, and LostWrite (errors.py) when it begins.
         """
-        if level is not None and level not in LEVELS:
-            raise Misuse(
-                f"level={level!r} is no consistency level", hint=f"one of: {', '.join(sorted(LEVELS))}"
-            )
-        primary = self._primary
-        return Read(primary, _begins="snapshot") if snapshot else primary.read(primary)
+        return self._place.read(self._level if level is None else level_of(level), snapshot)
 
     def write(self, key: object = None) -> Write:
         """A block that is one transaction on the primary: leaving it commits, an exception rolls back."""
-        return Write(self._primary, _shard=self._shard, _events=self._events, _staging=self._staging)
+        return Write(None, _shard=self._shard, _events=self._events, _staging=self._staging)
 
     async def scatter(
         self,
@@ -139,37 +135,99 @@ class Database:
         *,
         order_by: tuple[str, str] | None = None,
         limit: int | None = None,
-        level: Level | None = None,
+        level: str | None = None,
     ) -> Sequence[Row]:
         """Run a query on every shard and merge the answers; on one shard it is the plain query.
 
         `order_by` is a column of the result and "asc" or "desc", by which each shard's answer must
         be ordered already; `limit` applies to the merged rows.
         """
-        answers = await asyncio.gather(
-            *(self._all(node, statement, parameters or {}, level) for node in (self._primary,))
-        )
-        return merge(answers, order_by, limit)
+        async with self.read(level=level) as tx:
+            answer = await tx.all(statement, **(parameters or {}))
+        return merge([answer], order_by, limit)
 
     async def check(self) -> str:
         """For the deep health check: what answered. Raises DatabaseError when nothing does."""
-        return await self._primary.check()
+        return await self._place.check()
 
     def figures(self) -> dict[str, dict[str, int]]:
         """Connections of each node by state."""
-        return {self._primary.name: self._primary.figures()}
+        return self._place.figures()
 
-    async def _all(
-        self, node: Server, statement: Executable, parameters: Mapping[str, Any], level: Level | None
-    ) -> list[Row]:
-        async with self.read(level=level) as tx:
-            return await tx.all(statement, **parameters)
+    def nodes(self) -> dict[str, Seen]:
+        """What each node has told of itself, where there are several: role, position, lag. Else nothing."""
+        return self._place.nodes()
 
 
-def connect(settings: endpoints.Database, passwords: Mapping[str, str], events: Events) -> Server:
-    """The driver for the primary. Imported here, so that an application loads only what it uses."""
+class Place(unit.Place, Protocol):
+    """The nodes of one shard with their life cycle."""
+
+    engine: str
+
+    @property
+    def position(self) -> Position: ...
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    async def check(self) -> str: ...
+    def read(self, level: Level, snapshot: bool) -> Read: ...
+    def resize(self, connections: int) -> None: ...
+    def figures(self) -> dict[str, dict[str, int]]: ...
+    def nodes(self) -> dict[str, Seen]: ...
+
+
+class OneNode:
+    """A shard with one server, which is the primary and serves every read, whatever its level."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.engine = server.engine
+        self.open, self.close, self.check, self.resize = (
+            server.open, server.close, server.check, server.resize,
+        )  # fmt: skip
+
+    @property
+    def position(self) -> Position:
+        """The newest known."""
+        return self._server.position
+
+    async def begin(self) -> tuple[Node, Connection]:
+        """A transaction there."""
+        return self._server, await unit.begin(self._server)
+
+    def committed(self, position: Position) -> None:
+        """Every read sees it anyway."""
+
+    def read(self, level: Level, snapshot: bool) -> Read:
+        """A read block there."""
+        server = self._server
+        return Read(server, _begins="snapshot") if snapshot else server.read(server)
+
+    def figures(self) -> dict[str, dict[str, int]]:
+        """Its connections by state."""
+        return {self._server.name: self._server.figures()}
+
+    def nodes(self) -> dict[str, Seen]:
+        """Nobody looks at it: there is nothing to choose."""
+        return {}
+
+
+def place_of(settings: endpoints.Database, passwords: Mapping[str, str], events: Events) -> Place:
+    """The nodes of the one shard."""
     shard = settings.shards[0]
-    node = shard.nodes[0]
+    if len(shard.nodes) == 1:
+        return OneNode(connect(shard.nodes[0], settings, passwords, events))
+    if settings.engine == "sqlite":
+        raise Misuse("SQLite has no replicas", hint='replicas need PostgreSQL: stage = "replication"')
+    from outgrow.runtime.database.replication import Replication
+
+    servers = {node.name: connect(node, settings, passwords, events) for node in shard.nodes}
+    return Replication(settings, servers, events)
+
+
+def connect(
+    node: endpoints.Node, settings: endpoints.Database, passwords: Mapping[str, str], events: Events
+) -> Any:
+    """The driver for a node. Imported here, so that an application loads only what it uses."""
     password = passwords.get(node.name, passwords.get("*"))
     if settings.engine == "sqlite":
         from outgrow.runtime.database.sqlite import SQLite
@@ -183,9 +241,12 @@ def connect(settings: endpoints.Database, passwords: Mapping[str, str], events: 
     return (PgBouncer if node.pooled else Postgres)(node, settings, password, events)
 
 
-async def _close_when_idle(server: Server) -> None:
+async def _close_when_idle(place: Place) -> None:
     deadline = asyncio.get_running_loop().time() + RETIRE_WITHIN_S
     await asyncio.sleep(RETIRE_LOOK_S)  # whoever has just chosen it is about to use it
-    while server.figures()["used"] and asyncio.get_running_loop().time() < deadline:
+    while (
+        any(each["used"] for each in place.figures().values())
+        and asyncio.get_running_loop().time() < deadline
+    ):
         await asyncio.sleep(RETIRE_LOOK_S)
-    await server.close()
+    await place.close()

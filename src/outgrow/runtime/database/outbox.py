@@ -88,7 +88,7 @@ class Outbox:
     async def due_in(self, topic: str) -> float | None:
         """Seconds until the next message may be claimed (0: now), or None when none waits. Only reads."""
         now = _now()
-        async with self.database.read() as tx:
+        async with self.database.read(level="strong") as tx:
             first = await tx.value(_NEXT, topic_wanted=topic, now=now)
         return None if first is None else max(0.0, (first - now) / 1000)
 

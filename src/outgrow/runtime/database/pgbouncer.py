@@ -24,7 +24,9 @@ from outgrow.runtime.events import Events
 if TYPE_CHECKING:
     from outgrow.runtime.database.statement import Compiled
 
-_POSITION = "SELECT pg_walfile_name(lsn), lsn FROM pg_current_wal_insert_lsn() AS lsn"
+_POSITION = "SELECT pg_walfile_name(lsn), lsn FROM (SELECT {written} AS lsn) AS written".replace(
+    "{written}", postgres_connection.WRITTEN
+)
 _LIMITS = "; SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}"
 
 

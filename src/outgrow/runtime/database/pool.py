@@ -26,6 +26,7 @@ class Poolable(Protocol):
     @property
     def closed(self) -> bool: ...
     async def aclose(self) -> None: ...
+    def terminate(self) -> None: ...
 
 
 C = TypeVar("C", bound=Poolable)
@@ -41,6 +42,8 @@ class Pool(ABC, Generic[C]):
         self._events = events
         self._free: list[C] = []
         self._opened = 0
+        self._all: set[C] = set()
+        self._condemned: set[C] = set()
         self._waiters: deque[asyncio.Future[C | None]] = deque()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -51,8 +54,12 @@ class Pool(ABC, Generic[C]):
 
     async def open(self) -> None:
         """Open the first connection. Raises Unavailable when the server cannot be reached in time."""
-        self._closed = False
+        self.reopen()
         self.release(await self.acquire(), broken=False)
+
+    def reopen(self) -> None:
+        """Connections may be had (again), the first when somebody wants it."""
+        self._closed = False
 
     async def close(self) -> None:
         """Close every connection that is not in use; those in use follow when they come back."""
@@ -78,7 +85,13 @@ class Pool(ABC, Generic[C]):
 
     def release(self, connection: C, /, *, broken: bool) -> None:
         """Take a connection back, for whoever waits longest."""
-        if broken or self._closed or connection.closed or self._opened > self._size:
+        if (
+            broken
+            or self._closed
+            or connection.closed
+            or self._opened > self._size
+            or (self._condemned and connection in self._condemned)
+        ):
             self._discard(connection)
             return
         while self._waiters:
@@ -97,10 +110,22 @@ class Pool(ABC, Generic[C]):
             self._wake()
 
     def retire(self) -> None:
-        """Close all idle connections: what one of them has just learnt holds for the rest."""
+        """No connection that is open now is used again: what one has just learnt holds for the rest."""
         free, self._free = self._free, []
+        self._condemned |= self._all.difference(free)
         for connection in free:
             self._discard(connection)
+
+    def abandon(self) -> None:
+        """Hang up on every connection: the server is not what it was, or gone. Who waits for it is told."""
+        self.retire()
+        for connection in self._all:
+            connection.terminate()
+
+    @property
+    def used(self) -> int:
+        """Connections in use."""
+        return self._opened - len(self._free)
 
     def figures(self) -> dict[str, int]:
         """Connections by state."""
@@ -156,11 +181,14 @@ class Pool(ABC, Generic[C]):
             self._opened -= 1
             self._wake()
             raise
+        self._all.add(connection)
         self._events.connection_opened(self.name)
         return connection
 
     def _discard(self, connection: C) -> None:
         self._opened -= 1
+        self._all.discard(connection)
+        self._condemned.discard(connection)
         self._events.connection_closed(self.name)
         if not connection.closed:
             task = asyncio.ensure_future(connection.aclose())

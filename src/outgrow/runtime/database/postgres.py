@@ -23,21 +23,26 @@ from outgrow import endpoints, errors
 from outgrow.runtime.bookmark import ZERO, Position
 from outgrow.runtime.database import postgres_errors
 from outgrow.runtime.database.pool import Pool
-from outgrow.runtime.database.postgres_connection import Connection, lsn
+from outgrow.runtime.database.postgres_connection import RUN, WRITTEN, Connection, lsn, run_of
+from outgrow.runtime.database.postgres_look import Look
 from outgrow.runtime.database.postgres_rows import Row
+from outgrow.runtime.database.routing import Told
 from outgrow.runtime.database.statement import Compiler
 from outgrow.runtime.database.unit import Read
 from outgrow.runtime.events import Events
 
 CONNECT_TIMEOUT_S = 3.0
+CONNECT_OTHER_TIMEOUT_S = 1.0
+"""Where another server may take its place."""
+
 IDLE_IN_BLOCK_MS = 60_000
 RECONNECT_DELAY_MAX_S = 0.5
 
 BEGINS = {"write": "BEGIN READ WRITE", "snapshot": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}
 _IDENTIFY = (
     "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN NULL ELSE "
-    "pg_walfile_name(pg_current_wal_insert_lsn()) END, "
-    "CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn()::text END"
+    "pg_walfile_name(pg_current_wal_insert_lsn()) END, CASE WHEN pg_is_in_recovery() THEN NULL ELSE "
+    f"({WRITTEN})::text END, {RUN}"
 )
 
 
@@ -63,6 +68,22 @@ class Postgres(Pool[Connection]):
         self._url = node.url
         self._password = password
         self._statement_timeout_s = settings.statement_timeout_s
+        self._look = Look(node, password)
+        self.pooled = node.pooled
+        self.alone = len(settings.shards[0].nodes) == 1
+        """Whether to wait for this very server when it does not answer: there is no other."""
+
+    async def look(self, *, ends_of: int) -> Told:
+        """What the server says of itself. Raises Unavailable."""
+        return await self._look.look(ends_of)
+
+    async def look_away(self) -> None:
+        """Give up the connection for that."""
+        self._look.close()
+
+    def committed_alone(self) -> None:
+        """A commit did not wait for its replica to the end."""
+        self._events.commit_unreplicated(self.name)
 
     async def acquire_writer(self) -> Connection:
         """The same: a write block's BEGIN READ WRITE lifts the read-only default."""
@@ -98,7 +119,7 @@ class Postgres(Pool[Connection]):
             try:
                 return await self._dial()
             except (asyncpg.PostgresError, *postgres_errors.CONNECTION_LOST, TimeoutError) as error:
-                left = deadline - perf_counter()
+                left = deadline - perf_counter() if self.alone else 0.0
                 if left < delay or not postgres_errors.may_come_back(error):
                     raise postgres_errors.unreachable(error, self.name, self._url) from error
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
@@ -110,7 +131,7 @@ class Postgres(Pool[Connection]):
             await asyncpg.connect(
                 self._url,
                 password=self._password,
-                timeout=CONNECT_TIMEOUT_S,
+                timeout=CONNECT_TIMEOUT_S if self.alone else CONNECT_OTHER_TIMEOUT_S,
                 command_timeout=self._statement_timeout_s + 5,
                 record_class=Row,
                 **self._options(),
@@ -143,11 +164,11 @@ class Postgres(Pool[Connection]):
             await raw.set_type_codec(
                 kind, schema="pg_catalog", encoder=_as_text, decoder=msgspec.json.decode, format="text"
             )
-        standby, wal_file, position = await raw.fetchrow(_IDENTIFY)
+        standby, wal_file, position, run = await raw.fetchrow(_IDENTIFY)
         timeline = 0 if standby else self.timeline(wal_file)
         if not standby:
             self.position = max(self.position, Position(timeline, lsn(position)))
-        return self.connection(self, raw, timeline)
+        return self.connection(self, raw, timeline, run_of(run))
 
     def timeline(self, wal_file: str) -> int:
         """That of a position in this file of the write-ahead log."""

@@ -7,6 +7,8 @@ message, which PostgreSQL sends for application_name whenever it changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from time import monotonic
 from typing import Any, Protocol
 
 import asyncpg
@@ -24,10 +26,28 @@ PREPARED_MAX = 256
 
 POSITION_PREFIX = "outgrow "
 
-_COMMIT = (
-    "COMMIT; SELECT pg_catalog.set_config('application_name', "
-    f"'{POSITION_PREFIX}' || pg_catalog.pg_current_wal_insert_lsn(), false)"
+WRITTEN = (
+    "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' "
+    "THEN pg_catalog.pg_current_wal_insert_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END"
 )
+"""A position that nothing is beyond which can be seen: a commit is seen once it is on the disk, unless
+commits do not wait for it. What cannot be seen yet is left out, since it may never come about."""
+
+RUN = (
+    "pg_catalog.concat_ws(' ', extract(epoch FROM pg_catalog.pg_postmaster_start_time()), "
+    "(SELECT extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_bgwriter))"
+)
+"""The server's start, and its statistics': a replica can also start anew by itself, when one of its processes
+has crashed, and its recovery begins again further back. Its statistics are lost then."""
+
+_COMMIT = (
+    f"COMMIT; SELECT pg_catalog.set_config('application_name', '{POSITION_PREFIX}' || ({WRITTEN}), false)"
+)
+
+
+def run_of(told: str) -> int:
+    """A server's run (routing.py), as RUN tells it, in 32 bits. 0 is none, and 1 is bookmark.SEVERAL."""
+    return int.from_bytes(blake2b(told.encode(), digest_size=4).digest(), "little") | 2
 
 
 class Server(Protocol):
@@ -40,18 +60,23 @@ class Server(Protocol):
     statement_name: Callable[[], str] | None
 
     def timeline(self, wal_file: str) -> int: ...
+    def committed_alone(self) -> None: ...
     def translate(self, error: Exception, label: str) -> errors.DatabaseError: ...
 
 
 class Connection:
     """One asyncpg connection, used by one block at a time."""
 
-    __slots__ = ("_node", "_prepared", "raw", "timeline")
+    __slots__ = ("_node", "_prepared", "opened_at", "raw", "run", "timeline", "unreplicated")
 
-    def __init__(self, node: Server, raw: asyncpg.Connection[Row], timeline: int) -> None:
+    def __init__(self, node: Server, raw: asyncpg.Connection[Row], timeline: int, run: int) -> None:
         self._node = node
         self.raw = raw
         self.timeline = timeline
+        self.run = run
+        self.opened_at = monotonic()
+        self.unreplicated = False
+        raw.add_log_listener(self._hear)
         self._prepared: dict[int, tuple[Compiled, asyncpg.prepared_stmt.PreparedStatement[Row]]] = {}
 
     @property
@@ -65,6 +90,15 @@ class Connection:
             await self.raw.close(timeout=1.0)
         except Exception:
             self.raw.terminate()
+
+    def terminate(self) -> None:
+        """Hang up, whatever is under way."""
+        self.raw.terminate()
+
+    def _hear(self, raw: object, message: Any) -> None:
+        """The server ended the wait for a synchronous replica: the commit is there, and only there."""
+        if "canceling" in message.message and "synchronous replication" in message.message:
+            self.unreplicated = True
 
     async def rows(self, compiled: Compiled, parameters: Mapping[str, Any], /) -> list[Row]:
         """Every row."""
@@ -136,6 +170,9 @@ class Connection:
             position = await self._commit()
         except Exception as error:
             raise self._translate(error, "COMMIT") from error
+        if self.unreplicated:
+            self.unreplicated = False
+            self._node.committed_alone()
         self._node.position = max(self._node.position, position)
         return position
 
@@ -143,7 +180,7 @@ class Connection:
         await self.raw.execute(_COMMIT)
         told = self.raw.get_settings().application_name
         if not told.startswith(POSITION_PREFIX):  # a proxy between us keeps ParameterStatus to itself
-            told = POSITION_PREFIX + await self.raw.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+            told = POSITION_PREFIX + await self.raw.fetchval(f"SELECT ({WRITTEN})::text")
         return Position(self.timeline, lsn(told[len(POSITION_PREFIX) :]))
 
     async def rollback(self) -> None:
@@ -161,6 +198,21 @@ class Connection:
             await self.raw.execute(f"{verb} {name}")
         except Exception as error:
             raise self._translate(error, verb) from error
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the server was found to be a primary, at the end of the last statement at the latest.
+
+        It tells so by itself, like a changed setting. A pooler keeps that to itself.
+        """
+        return not self.raw.is_closed() and self.raw.get_settings().in_hot_standby == "off"
+
+    async def run_now(self) -> int:
+        """The run of the server that this transaction is on: behind a pooler it may be another each time."""
+        try:
+            return run_of(await self.raw.fetchval(f"SELECT {RUN}"))
+        except Exception as error:
+            raise self._translate(error, "look") from error
 
     def session(self) -> AsyncSession:
         """A SQLAlchemy session on this connection's transaction."""

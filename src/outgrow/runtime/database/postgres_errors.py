@@ -39,6 +39,8 @@ def translate(error: Exception, label: str, node: str, timeout_s: float) -> erro
     """Of the statement with this label, which may run for so long."""
     state = getattr(error, "sqlstate", None) or ""
     text = f"{label}: {error}"
+    if label == "COMMIT" and (isinstance(error, TimeoutError) or _not_serving(error, state)):
+        return _unknown(error, node)
     if state.startswith("23"):
         return _integrity(error, state, text, node)
     if state in ("40001", "40P01", "55P03"):
@@ -57,9 +59,26 @@ def translate(error: Exception, label: str, node: str, timeout_s: float) -> erro
         )
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return errors.Conflict(f"{label}: the schema has changed meanwhile", node=node)
-    if state in _NOT_SERVING or state.startswith("08") or _lost(error):
+    if _not_serving(error, state):
         return errors.Unavailable(f"{label}: the connection was lost ({error})", node=node)
     return errors.DatabaseError(text, node=node)
+
+
+def _not_serving(error: Exception, state: str) -> bool:
+    demoted = state == "0A000" and "during recovery" in str(error)  # BEGIN READ WRITE on a replica
+    return demoted or state in _NOT_SERVING or state.startswith("08") or _lost(error)
+
+
+def _unknown(error: Exception, node: str) -> errors.OutcomeUnknown:
+    if isinstance(error, TimeoutError):
+        reason = "it was not answered in time; it may wait for a synchronous replica that is gone"
+    else:
+        reason = f"the connection was lost ({error})"
+    return errors.OutcomeUnknown(
+        f"COMMIT: {reason}",
+        node=node,
+        hint="it may or may not have happened: look, or use og.db.transact(..., idempotency_key=...)",
+    )
 
 
 def _lost(error: Exception) -> bool:

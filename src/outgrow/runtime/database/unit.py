@@ -222,16 +222,34 @@ class Read(Unit, eq=False):
             self._node.release(connection, broken=broken)
 
 
+class Place(Protocol):
+    """Where the transactions of a shard take place (see `begin`)."""
+
+    async def begin(self) -> tuple[Node, Connection]: ...
+    def committed(self, position: Position) -> None: ...
+
+
 class Shard:
-    """One shard as this process sees it. The primary may be another one after the gate was held."""
+    """One shard as this process sees it. Its place may be another one after the gate was held."""
 
-    __slots__ = ("gate", "name", "primary", "writer")
+    __slots__ = ("gate", "name", "place", "writer")
 
-    def __init__(self, name: str, primary: Node, gate: Gate, writer: Writer) -> None:
+    def __init__(self, name: str, place: Place, gate: Gate, writer: Writer) -> None:
         self.name = name
-        self.primary = primary
+        self.place = place
         self.gate = gate
         self.writer = writer
+
+
+async def begin(node: Node) -> Connection:
+    """A transaction that writes, on this node. Raises Unavailable: nothing was done then."""
+    connection = await node.acquire_writer()
+    try:
+        await connection.begin("write")
+    except BaseException as error:
+        node.release(connection, broken=not isinstance(error, Exception))
+        raise
+    return connection
 
 
 class Write(Unit, eq=False, kw_only=True):
@@ -288,18 +306,11 @@ class Write(Unit, eq=False, kw_only=True):
     async def __aenter__(self) -> Self:
         self._started = perf_counter()
         await self._shard.gate.enter()
-        self._node = self._shard.primary
         try:
-            connection = await self._node.acquire_writer()
-            try:
-                await connection.begin("write")
-            except BaseException as error:
-                self._node.release(connection, broken=not isinstance(error, Exception))
-                raise
+            self._node, self._connection = await self._shard.place.begin()
         except BaseException:
             self._shard.gate.leave()
             raise
-        self._connection = connection
         self._token = request.unit_of_work.set(self)
         return self
 
@@ -361,7 +372,9 @@ class Write(Unit, eq=False, kw_only=True):
         scope = request.current.get()
         if scope is not None:
             scope.wrote = True
-            scope.bookmark.raise_to(self._shard.name, position, self._tags, writer=self._shard.writer.id)
+            scope.bookmark.wrote(self._shard.name, position, self._tags, self._shard.writer.id)
+        else:
+            self._shard.place.committed(position)
         for effect in self._effects:
             effect(position)
         for message in self._messages:

@@ -13,6 +13,7 @@ from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope
 from outgrow.runtime.telemetry.metrics import SERIES_MAX, Histogram, Number, Registry
 from outgrow.runtime.telemetry.process import ProcessFigures
+from outgrow.runtime.telemetry.replication import ReplicationMetrics
 
 REQUEST_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 QUERY_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -33,6 +34,7 @@ class Metrics:
         self.registry = Registry()
         self._http = _Http(self.registry)
         self._database = _Database(self.registry)
+        self._replication = ReplicationMetrics(self.registry)
         self._cache = _Cache(self.registry)
         self._queue = _Queue(self.registry)
         self._sessions = _Sessions(self.registry)
@@ -40,7 +42,8 @@ class Metrics:
 
     def subscribe(self, events: Events) -> None:
         """Hear every event of the catalogue."""
-        for part in (self._http, self._database, self._cache, self._queue, self._sessions):
+        parts = (self._http, self._database, self._replication, self._cache, self._queue, self._sessions)
+        for part in parts:
             part.subscribe(events)
 
     def exposition(self, accept: str = "") -> tuple[str, bytes]:
