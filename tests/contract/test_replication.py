@@ -14,11 +14,13 @@ import pytest
 import sqlalchemy as sa
 
 from outgrow import errors
+from outgrow.endpoints import Cache as CacheSettings
 from outgrow.endpoints import Database as Settings
 from outgrow.endpoints import Shard
 from outgrow.engines.postgres_setup import LOOK
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import SEVERAL, Position
+from outgrow.runtime.bookmark import SEVERAL, Position, Writer
+from outgrow.runtime.cache import Cache
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.migrate import migrate
 from outgrow.runtime.database.postgres_connection import lsn
@@ -576,3 +578,55 @@ async def test_servers_that_do_not_tell_where_it_was_left_are_believed_nothing(
         await count(late)
     await watched.close()
     await late.close()
+
+
+# --- Cache --------------------------------------------------------------------------------------------
+
+
+async def test_what_a_late_replica_shows_is_not_kept_beyond_its_invalidation(
+    db: Database, shared: Cluster
+) -> None:
+    """Another session loads after the writer has invalidated, when no entry remembers the tag any more."""
+    writer = Writer()
+    cache = Cache(CacheSettings(), Events(), position=lambda: db.position, writer=writer)
+    db._shard.writer.id = writer.id
+
+    async def load() -> int:
+        return await count(db)
+
+    async def eventually() -> int:
+        return await count(db, "eventual")
+
+    shared.delay(0.5)
+    with session(1):
+        before = await cache.get("count", load=load, tags=["things"])
+    with session(2) as writing:
+        async with db.write() as tx:
+            await tx.execute(ADD, id=next(_numbers))
+            cache.invalidate("things")
+        assert not writing.bookmark.demands(writer), "it trusts this process's cache"
+    with session(3):
+        assert await cache.get("other", load=eventually, tags=["things"]) == before, "so it asked"
+        assert await cache.get("count", load=load, tags=["things"]) == before + 1
+    with session(4) as reading:
+        reading.bookmark.merge(writing.bookmark)
+        assert await cache.get("other", load=load, tags=["things"]) == before + 1
+        assert await cache.get("count", load=load, tags=["things"]) == before + 1
+
+
+async def test_an_entry_is_as_old_as_the_replica_that_it_was_read_from(db: Database, shared: Cluster) -> None:
+    cache = Cache(CacheSettings(), Events(), position=lambda: db.position)
+
+    async def load() -> int:
+        return await count(db)
+
+    shared.delay(0.5)
+    with session(1) as writing:  # of another process: its cache is another one
+        async with db.write() as tx:
+            await tx.execute(ADD, id=next(_numbers))
+            tx.after_commit(lambda position: None, ("things",))
+    with session(2):
+        before = await cache.get("count", load=load, tags=["things"])
+    with session(3) as reading:
+        reading.bookmark.merge(writing.bookmark)
+        assert await cache.get("count", load=load, tags=["things"]) == before + 1

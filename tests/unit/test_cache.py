@@ -10,7 +10,7 @@ import pytest
 from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Position
+from outgrow.runtime.bookmark import ZERO, Position
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Message, Scope
@@ -170,12 +170,14 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_forgotten_tags_take_no_memory(history: History) -> None:
+async def test_forgotten_tags_take_no_memory(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outgrow.runtime.cache.cache.INVALIDATED_MAX", 5)
     cache = Cache(endpoints.Cache(entries_max=10), Events(), position=lambda: history.position)
     for number in range(1000):
         await cache.get(f"k{number}", returning(number), tags=[f"tag{number}"])
         cache.invalidate(f"other{number}")
-    assert len(cache._tags) <= 2 * 11
+    assert len(cache._tags) <= 2 * 11 + 5
+    assert cache._floor > ZERO, "what was invalidated before those is remembered as one"
 
 
 @pytest.mark.parametrize("settings", [endpoints.Cache(engine="off"), endpoints.Cache(entries_max=0)])

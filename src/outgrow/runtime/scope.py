@@ -101,5 +101,18 @@ class UnitOfWork(Protocol):
         """
 
 
+class Loading(Protocol):
+    """A cache entry that is being loaded, as the database sees it.
+
+    What is read for it must show everything up to `floor`: its tags were invalidated there. `read_at` is told
+    what a read shows at least.
+    """
+
+    floor: Position
+
+    def read_at(self, position: Position) -> None: ...
+
+
 current: ContextVar[Scope | None] = ContextVar("outgrow_scope", default=None)
 unit_of_work: ContextVar[UnitOfWork | None] = ContextVar("outgrow_unit_of_work", default=None)
+loading: ContextVar[Loading | None] = ContextVar("outgrow_loading", default=None)

@@ -21,13 +21,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from itertools import chain
 from time import monotonic, perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Bookmark, Position, Writer
+from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
 from outgrow.runtime.cache.memory import Entry, Note, Reading, Tag, entries
 from outgrow.runtime.events import Events
 
@@ -37,6 +37,9 @@ JITTER = 0.1
 """A lifetime varies by this share, so that what was stored together does not expire together."""
 
 DEFAULT_TTL_S = 60.0
+INVALIDATED_MAX = 10_000
+"""Tags of which it is remembered when they were invalidated last, though no entry has them."""
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 
@@ -61,9 +64,12 @@ class Cache:
         self._events = events
         self._position = position
         self._writer = writer or Writer()
-        # A tag is remembered while an entry or a load refers to it. A load that begins later begins
-        # at or after the invalidation's position, so what is forgotten is not missed.
+        # A tag is remembered while an entry or a load refers to it, or it is among those invalidated last: a
+        # load that begins later may read from a replica that is late, and must be told how far it has to be.
         self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
+        self._invalidated: dict[str, Tag] = {}
+        self._floor = ZERO
+        """Of what was invalidated before those."""
         self._loads: dict[str, Load] = {}
         self._ttls: dict[str, float] = {}
 
@@ -175,6 +181,7 @@ class Cache:
 
     def _start(self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str]) -> Load:
         started = Load(key, *self._begin(key, tags))
+        started.floor = self._required(started.note)
         # A task of its own: when the caller who happened to be first goes away, the others still get it.
         started.task = asyncio.get_running_loop().create_task(self._load(load, started, ttl_s))
         started.task.add_done_callback(_retrieve)
@@ -204,6 +211,7 @@ class Cache:
         position = min(position for _, position in begun.values())
         own = tuple(chain.from_iterable(note for note, _ in begun.values()))
         whole = Load("", own, position)
+        whole.floor = self._required(own)
         around = _around.get()
         token = _around.set(whole)
         started = perf_counter()
@@ -214,7 +222,7 @@ class Cache:
         loaded = {key: answer[key] for key in missing if key in answer}
         parts = whole.note[len(own) :]
         for key, value in loaded.items():
-            reading = Reading((*begun[key][0], *parts), position, whole.older)
+            reading = Reading((*begun[key][0], *parts), min(position, whole.position), whole.older)
             self._store(key, value, reading, ttl_s, perf_counter() - started)
         return loaded
 
@@ -270,6 +278,15 @@ class Cache:
             position = max(position, floor, scope.bookmark.forgotten)
         return note, position
 
+    def _required(self, note: Note) -> Position:
+        """What a load with these tags has to see: their invalidations here, and its session's own writes."""
+        floor = max((tag.floor for tag, _ in note), default=ZERO)
+        scope = request.current.get()
+        if scope is None or not scope.bookmark.demands(self._writer):
+            return floor
+        own = scope.bookmark.floor([tag.hash for tag, _ in note]) or ZERO
+        return max(floor, own, scope.bookmark.forgotten)
+
     def _note(self, key: str, tags: Iterable[str]) -> Note:
         """The tags as they are now. An entry depends on its own key, too."""
         if isinstance(tags, str):
@@ -279,17 +296,23 @@ class Cache:
         for name in dict.fromkeys((key, *tags)):
             tag = known.get(name)
             if tag is None:
-                tag = known[name] = Tag(name)
+                tag = known[name] = Tag(name, self._floor)
             noted.append((tag, tag.version))
         return tuple(noted)
 
     def _forget(self, names: Iterable[str], position: Position) -> None:
         for name in names:
             tag = self._tags.get(name)
-            if tag is not None:
-                tag.version += 1
-                tag.floor = max(tag.floor, position)
+            if tag is None:
+                tag = self._tags[name] = Tag(name)
+            tag.version += 1
+            tag.floor = max(tag.floor, position)
+            self._invalidated.pop(name, None)
+            self._invalidated[name] = tag
             self._entries.pop(name, None)
+        while len(self._invalidated) > INVALIDATED_MAX:
+            oldest = self._invalidated.pop(next(iter(self._invalidated)))
+            self._floor = max(self._floor, oldest.floor)
         self._events.cache_invalidated(tuple(names))
 
     def _seconds(self, ttl: str | float) -> float:
@@ -314,13 +337,18 @@ class Load(Reading):
     is told instead of waiting for ever.
     """
 
-    __slots__ = ("key", "task", "waits_for")
+    __slots__ = ("floor", "key", "task", "waits_for")
 
     def __init__(self, key: str, note: Note, position: Position) -> None:
         super().__init__(note, position)
         self.key = key
+        self.floor = ZERO
         self.task: asyncio.Task[Any]
         self.waits_for: set[Load] = set()
+
+    def read_at(self, position: Position) -> None:
+        """A part of it was read from a node that shows no more than this for certain (scope.Loading)."""
+        self.position = min(self.position, position)
 
     def serves(self, bookmark: Bookmark | None) -> bool:
         """Whether a caller who comes now may have its value. A part from the cache can make this untrue
@@ -345,7 +373,7 @@ class Load(Reading):
         return self is other or any(load.needs(other) for load in self.waits_for)
 
 
-_around: ContextVar[Load | None] = ContextVar("outgrow_cache_load", default=None)
+_around = cast("ContextVar[Load | None]", request.loading)
 """The load inside of which the caller runs."""
 
 

@@ -19,11 +19,11 @@ class Tag:
 
     __slots__ = ("__weakref__", "floor", "hash", "name", "version")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, floor: Position = ZERO) -> None:
         self.name = name
         self.hash = tag_hash(name)
         self.version = 0
-        self.floor = ZERO
+        self.floor = floor
 
 
 Note = tuple[tuple[Tag, int], ...]

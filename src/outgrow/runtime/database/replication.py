@@ -147,6 +147,11 @@ class Replication:
             return None
         if level.kind == "pinned":
             demand = demand._replace(pinned=time.time() - self._bookmark().wrote_at < level.seconds)
+        loading = request.loading.get()
+        if loading is not None and loading.floor is not ZERO:
+            # What was invalidated and is lost cannot be had: then all that is here.
+            floor = standing.lineage.standing(loading.floor)
+            demand = demand._replace(lsn=max(demand.lsn, floor if floor >= 0 else standing.lineage.fork))
         choice = choose(standing, level, demand, self._used, monotonic(), _random)
         if choice.reason == "behind" and level.kind == "session":
             self.view.hurry()  # the next read may find a replica that has come far enough
@@ -174,6 +179,10 @@ class Replication:
 
         Returns the run to be confirmed at its end, or 0 where nothing is promised.
         """
+        loading = request.loading.get()
+        if loading is not None:
+            is_primary = seen.role == "primary"
+            loading.read_at(self.position if is_primary else self.view.standing.lineage.position_of(seen.lsn))
         scope = request.current.get()
         if scope is None or level.kind not in ("session", "strong"):
             return 0

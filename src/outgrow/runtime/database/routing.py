@@ -94,6 +94,13 @@ class Lineage(msgspec.Struct, frozen=True):
         end = self.ends.get(position.timeline)
         return position.offset if end is not None and position.offset <= end else LOST
 
+    def position_of(self, lsn: int) -> Position:
+        """The position at this LSN of the present timeline or of those before it."""
+        for timeline in sorted(self.ends):
+            if lsn <= self.ends[timeline]:
+                return Position(timeline, lsn)
+        return Position(self.timeline, lsn)
+
     @property
     def fork(self) -> int:
         """Where the present timeline left the one before it, or 0 when that is not known: an LSN."""
