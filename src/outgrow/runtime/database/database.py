@@ -9,8 +9,8 @@ ready for the stage that adds shards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from outgrow import endpoints
 from outgrow.errors import Misuse
@@ -19,12 +19,15 @@ from outgrow.runtime.database import unit
 from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.routing import Level, Seen, level_of, merge
 from outgrow.runtime.database.staging import Staging
+from outgrow.runtime.database.transact import transact
 from outgrow.runtime.database.unit import Connection, Node, Read, Row, Shard, Write
 from outgrow.runtime.events import Events
 from outgrow.runtime.ids import Ids
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
+
+T = TypeVar("T")
 
 RETIRE_WITHIN_S = 60.0
 RETIRE_LOOK_S = 0.5
@@ -127,6 +130,28 @@ class Database:
     def write(self, key: object = None) -> Write:
         """A block that is one transaction on the primary: leaving it commits, an exception rolls back."""
         return Write(None, _shard=self._shard, _events=self._events, _staging=self._staging)
+
+    async def transact(
+        self,
+        function: Callable[[Write], Awaitable[T]],
+        *,
+        key: object = None,
+        attempts: int = 5,
+        idempotency_key: str | None = None,
+    ) -> T:
+        """`await function(tx)` in a write block, and its result; again where repeating is safe.
+
+        That is when the transaction was rolled back for certain: a conflict with another one, or a server
+        lost before COMMIT. Whether a COMMIT that was not answered took place nobody knows: it is repeated
+        only with an `idempotency_key`, which is stored with the transaction and its result (as JSON).
+        Whoever comes with the same key within a day gets that result, and nothing is done twice.
+
+        `function` may run several times: what it does outside of `tx` must bear that. Raises what it
+        raises, and at the last attempt Conflict, Unavailable or OutcomeUnknown.
+        """
+        return await transact(
+            lambda: self.write(key), function, attempts=attempts, idempotency_key=idempotency_key
+        )
 
     async def scatter(
         self,

@@ -46,6 +46,15 @@ session = Table(
     comment="sessions under a hash of what their clients hold; times are Unix milliseconds",
 )
 
+done = Table(
+    "outgrow_done",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("result", Text, nullable=False),
+    comment="idempotency keys of transactions that have committed; times are Unix milliseconds",
+)
+
 sqlite_metadata = MetaData()
 
 position = Table(

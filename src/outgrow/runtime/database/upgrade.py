@@ -15,7 +15,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from outgrow.errors import DatabaseError, Misuse, Unavailable
-from outgrow.runtime.database.schema import metadata, migrated, outbox, position, session, sqlite_metadata
+from outgrow.runtime.database.schema import (
+    done,
+    metadata,
+    migrated,
+    outbox,
+    position,
+    session,
+    sqlite_metadata,
+)
 
 LOCK = 0x6F757467726F77
 """The advisory lock that all migrations of one PostgreSQL database share ("outgrow")."""
@@ -45,6 +53,7 @@ outbox_dedupe = Index(
 )
 # What each new session looks for: those that have expired.
 session_expires = Index("outgrow_session_expires", session.c.expires_at)
+done_at = Index("outgrow_done_at", done.c.at)
 
 
 async def upgrade(
