@@ -26,6 +26,7 @@ from outgrow.runtime.ids import Ids
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 T = TypeVar("T")
 
@@ -152,6 +153,18 @@ class Database:
         return await transact(
             lambda: self.write(key), function, attempts=attempts, idempotency_key=idempotency_key
         )
+
+    def sessionmaker(self, *, level: str | None = None, **options: Any) -> async_sessionmaker[AsyncSession]:
+        """For code that is written for SQLAlchemy's AsyncSession: what it makes is one, and is routed.
+
+        Its selects go to a node that `level` allows until it writes, then everything goes to the primary
+        until commit() or rollback(). `text()` counts as a write. `options` are AsyncSession's (not `bind`).
+        """
+        from sqlalchemy.ext.asyncio import async_sessionmaker
+
+        from outgrow.runtime.database.drop_in import RoutedSession
+
+        return async_sessionmaker(class_=RoutedSession, blocks=self, level=level, **options)
 
     async def scatter(
         self,

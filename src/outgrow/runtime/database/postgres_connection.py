@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import asyncpg
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection, PGDialect_asyncpg
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.engine import Engine
 
 from outgrow import errors
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.database.postgres_rows import Row, processed
-from outgrow.runtime.database.session import BlockSession, session_on
+from outgrow.runtime.database.session import engine_on
 from outgrow.runtime.database.statement import Compiled
 
 PREPARED_MAX = 256
@@ -214,9 +214,9 @@ class Connection:
         except Exception as error:
             raise self._translate(error, "look") from error
 
-    def session(self) -> AsyncSession:
-        """A SQLAlchemy session on this connection's transaction."""
-        return session_on(self._node.dialect, self._adapted, BlockSession)
+    def engine(self) -> Engine:
+        """SQLAlchemy's, on this connection's transaction."""
+        return engine_on(self._node.dialect, self._adapted)
 
     def _adapted(self) -> AsyncAdapt_asyncpg_connection:
         adapted = AsyncAdapt_asyncpg_connection(

@@ -32,9 +32,13 @@ class BlockSession(AsyncSession):
         )
 
 
-def session_on(dialect: Dialect, connect: Callable[[], Any], kind: type[AsyncSession]) -> AsyncSession:
-    """A session whose one connection is what `connect` returns; closing it closes nothing below."""
+def engine_on(dialect: Dialect, connect: Callable[[], Any]) -> Engine:
+    """An engine whose one connection is what `connect` returns; closing it closes nothing below."""
     pool = StaticPool(connect, dialect=dialect)
     pool._is_asyncio = True
-    engine = Engine(pool, dialect, URL.create(dialect.name))
-    return kind(AsyncEngine(engine), expire_on_commit=False)
+    return Engine(pool, dialect, URL.create(dialect.name))
+
+
+def session_on(engine: Engine) -> BlockSession:
+    """A session on an open block's engine."""
+    return BlockSession(AsyncEngine(engine), expire_on_commit=False)

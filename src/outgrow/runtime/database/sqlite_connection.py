@@ -16,12 +16,12 @@ from time import perf_counter, thread_time
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.engine import Engine
 
 from outgrow import errors
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.database.at_once import INLINE_LOOKS
-from outgrow.runtime.database.session import BlockSession, session_on
+from outgrow.runtime.database.session import engine_on
 from outgrow.runtime.database.sqlite_errors import REFUSED, interrupted
 from outgrow.runtime.database.statement import Compiled
 
@@ -225,10 +225,10 @@ class Connection:
         self._allow()
         self.cursor.execute(f"{verb} {name}")
 
-    def session(self) -> AsyncSession:
-        """A SQLAlchemy session on this connection's transaction."""
+    def engine(self) -> Engine:
+        """SQLAlchemy's, on this connection's transaction."""
         self._allow()
-        return session_on(self._node.dialect, lambda: self.raw, BlockSession)
+        return engine_on(self._node.dialect, lambda: self.raw)
 
     async def _begin_immediate(self) -> None:
         deadline = perf_counter() + self._node.checkout_timeout_s

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import Token
 from time import perf_counter
 from types import TracebackType
@@ -24,6 +24,7 @@ from outgrow.errors import Conflict, DatabaseError, UnitOfWorkClosed
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Position, Writer
 from outgrow.runtime.database.gate import Gate
+from outgrow.runtime.database.session import session_on
 from outgrow.runtime.database.staging import Staging, put_once
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Message
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import Executable
+    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from outgrow.runtime.database.statement import Compiled, Compiler
@@ -52,7 +54,7 @@ class Connection(Protocol):
     async def commit(self, *, doomed: bool) -> Position: ...
     async def rollback(self) -> None: ...
     async def savepoint(self, verb: str, name: str, /) -> None: ...
-    def session(self) -> AsyncSession: ...
+    def engine(self) -> Engine: ...
 
 
 class Node(Protocol):
@@ -128,10 +130,15 @@ class Unit(msgspec.Struct, eq=False):
         It costs what SQLAlchemy costs: three to seven times the CPU of the methods above.
         """
         if self._session is None:
-            if self._connection is None:
-                raise UnitOfWorkClosed
-            self._session = self._connection.session()
+            self._session = session_on(self.engine())
         return self._session
+
+    def engine(self) -> Engine:
+        """SQLAlchemy's engine with one connection: the block's, whose transaction the block ends."""
+        if self._connection is None:
+            raise UnitOfWorkClosed
+        connection: Connection = self._connection
+        return connection.engine()
 
     async def _fetch(
         self,
@@ -318,7 +325,8 @@ class Write(Unit, eq=False, kw_only=True):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._connection is not None and self._token is not None
-        request.unit_of_work.reset(self._token)
+        with suppress(ValueError):  # another task ends the block (a session of drop_in.py): its own is empty
+            request.unit_of_work.reset(self._token)
         if error is not None:
             # A cancelled statement may still be under way on this connection: it is not used again.
             await self._roll_back(broken=not isinstance(error, Exception))
