@@ -83,7 +83,37 @@ def test_merging_is_the_pointwise_maximum(left: dict[str, Position], right: dict
     assert one.positions.keys() == left.keys() | right.keys()
     for shard, position in one.positions.items():
         assert position == max(p for p in (left.get(shard), right.get(shard)) if p is not None)
-    assert one.changed == (one.positions != left)
+    assert one.changed == (one.positions != left or bool(one.earlier))
+
+
+def test_a_later_timeline_does_not_hide_what_an_earlier_one_demands() -> None:
+    """Whoever merges does not know where the later one has left the earlier: perhaps before that position."""
+    for first, second in ((Position(1, 900), Position(2, 300)), (Position(2, 300), Position(1, 900))):
+        one = bookmark_of({"0": first})
+        one.merge(bookmark_of({"0": second}))
+        assert one.changed and one.positions == {"0": Position(2, 300)}
+        assert one.earlier == {"0": {1: (900, 0)}}
+
+
+def test_what_is_held_of_earlier_timelines_is_merged_and_travels() -> None:
+    old, older, new = Bookmark(), Bookmark(), bookmark_of({"0": Position(3, 10)})
+    old.raise_to("0", Position(1, 700))
+    old.saw("0", 77)
+    older.raise_to("0", Position(1, 900))
+    new.saw("0", 88)
+    new.merge(old)
+    new.merge(older)
+    assert (new.seen, new.earlier) == ({"0": 88}, {"0": {1: (900, 77)}})
+    back = SIGNER.decode(SIGNER.encode(new))
+    assert back is not None
+    assert (back.positions, back.seen, back.earlier) == (new.positions, new.seen, new.earlier)
+    other = bookmark_of({"0": Position(2, 5)})
+    other.merge(back)
+    assert other.positions == {"0": Position(3, 10)}
+    assert other.earlier == {"0": {1: (900, 77), 2: (5, 0)}}
+    other.saw("0", 99)
+    other.proven("0", Position(3, 12), 99)
+    assert (other.positions, other.seen, other.earlier) == ({"0": Position(3, 12)}, {"0": 99}, {})
 
 
 def test_a_later_timeline_is_later() -> None:

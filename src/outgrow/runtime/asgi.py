@@ -214,17 +214,19 @@ class Middleware:
 
     def _stamped(self, message: Message, context: Scope, scope: ASGIScope, carrier: Carrier) -> Message:
         """The response's start with the session's new bookmark, where the caller keeps one."""
-        cookie = None
+        cookies: tuple[bytes, ...] = ()
         if carrier is not Carrier.HEADER:
-            if context.restarted or (context.wrote and scope["method"] not in _SAFE_METHODS):
-                cookie = COOKIE
+            if context.restarted:
+                cookies = (COOKIE, SEEN)  # neither may go on to demand what is lost
+            elif context.wrote and scope["method"] not in _SAFE_METHODS:
+                cookies = (COOKIE,)
             elif carrier is Carrier.COOKIE:
-                cookie = SEEN
+                cookies = (SEEN,)
             elif not context.wrote:
                 return message
         secure = b"; Secure" if scope.get("scheme") == "https" else b""
         token = self._signer.encode(context.bookmark).encode()
-        return stamped(dict(message), token, cookie, self._cookie_attributes + secure)
+        return stamped(dict(message), token, cookies, self._cookie_attributes + secure)
 
     async def _settled(
         self, message: Message, context: Scope, scope: ASGIScope, carrier: Carrier, send: Send

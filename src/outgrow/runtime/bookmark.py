@@ -10,7 +10,8 @@ A token is base64url without padding of
                      shards  { name  timeline  offset  seen }  forgotten  tags  { hash  position }  mac
                      varint    str   varint    varint  varint  2 varints  varint  8 B    2 varints  16 B
 
-signed with HMAC-SHA256 cut to 16 bytes. The oldest tags are forgotten when it would pass 512 bytes.
+signed with HMAC-SHA256 cut to 16 bytes. A shard that comes again is what is held of an earlier timeline. The
+oldest tags are forgotten when it would pass 512 bytes.
 """
 
 from __future__ import annotations
@@ -88,15 +89,21 @@ class Bookmark:
     it: the same run shows nothing older later on, and another node has to prove that it is as far. `session`
     tells sessions apart and is 0 until a token is made; `wrote_at` is the time of its last write. `read_at`
     is when its last read of such a run has ended (time.monotonic()), as far as this process knows.
+
+    `earlier` is what merging has found of other timelines than that of `positions`: timeline -> offset, run.
+    Where a failover has lost writes, the later position does not include the earlier one, so both are kept
+    until somebody who knows the timelines has looked (`proven`).
     """
 
     __slots__ = (
-        "changed", "forgotten", "positions", "read_at", "seen", "session", "tags", "writer", "wrote_at",
-    )  # fmt: skip
+        *("changed", "earlier", "forgotten", "positions", "read_at", "seen", "session", "tags"),
+        *("writer", "wrote_at"),
+    )
 
     def __init__(self) -> None:
         self.positions: dict[str, Position] = {}
         self.seen: dict[str, int] = {}
+        self.earlier: dict[str, dict[int, tuple[int, int]]] = {}
         self.session = 0
         self.read_at = math.inf
         self.wrote_at = 0.0
@@ -159,6 +166,15 @@ class Bookmark:
         """Demand no more than `position`, whatever was demanded: what lay beyond it is lost."""
         self.positions[shard] = position
         self.seen.pop(shard, None)
+        self.earlier.pop(shard, None)
+        self.changed = True
+
+    def proven(self, shard: str, position: Position, run: int) -> None:
+        """Nothing of `earlier` is lost: all of it is what `position` and this run of a node include."""
+        del self.earlier[shard]
+        self.raise_to(shard, position)
+        if run:
+            self.saw(shard, run)
         self.changed = True
 
     def _written_by(self, writer: int) -> None:
@@ -182,13 +198,11 @@ class Bookmark:
         if other.forgotten > self.forgotten:
             self.forgotten = other.forgotten
             self.changed = True
-        for shard, position in other.positions.items():
-            held = self.positions.get(shard)
-            if held is None or held < position:
-                self.positions[shard] = position
-                self.changed = True
-        for shard, run in other.seen.items():
-            self.saw(shard, run if self.seen.get(shard, run) == run else SEVERAL)
+        for shard in other.positions.keys() | other.seen.keys():
+            self._join(shard, other.positions.get(shard), other.seen.get(shard, 0))
+        for shard, demands in other.earlier.items():
+            for timeline, (offset, run) in demands.items():
+                self._join(shard, Position(timeline, offset), run)
         self.session = self.session or other.session
         self.wrote_at = max(self.wrote_at, other.wrote_at)
         for tag, (position, deadline) in other.tags.items():
@@ -196,6 +210,31 @@ class Bookmark:
             if mine is None or mine[0] < position:
                 self.tags[tag] = (position, deadline)
                 self.changed = True
+
+    def _join(self, shard: str, position: Position | None, run: int) -> None:
+        held = self.positions.get(shard)
+        if position is None or held is None or position.timeline == held.timeline:
+            if position is not None and (held is None or held < position):
+                self.positions[shard] = position
+                self.changed = True
+            if run:
+                self.saw(shard, one_run(self.seen.get(shard, 0), run))
+            return
+        if held < position:
+            self.positions[shard], position = position, held
+            mine = self.seen.pop(shard, 0)
+            if run:
+                self.seen[shard] = run
+            run = mine
+        demands = self.earlier.setdefault(shard, {})
+        offset, before = demands.get(position.timeline, (0, 0))
+        demands[position.timeline] = max(offset, position.offset), one_run(before, run)
+        self.changed = True
+
+
+def one_run(one: int, other: int) -> int:
+    """The run of both, 0 being none; SEVERAL where they differ."""
+    return one or other if one == other or not one or not other else SEVERAL
 
 
 class Content(NamedTuple):
@@ -207,6 +246,7 @@ class Content(NamedTuple):
     wrote_at: float
     positions: dict[str, Position]
     seen: dict[str, int]
+    earlier: dict[str, dict[int, tuple[int, int]]]
     forgotten: Position
     tags: dict[int, tuple[Position, float]]
 
@@ -254,6 +294,7 @@ class Signer:
         bookmark = Bookmark()
         bookmark.positions = content.positions.copy()
         bookmark.seen = content.seen.copy()
+        bookmark.earlier = {shard: demands.copy() for shard, demands in content.earlier.items()}
         bookmark.writer = content.writer
         bookmark.session = content.session
         bookmark.wrote_at = content.wrote_at
@@ -293,15 +334,17 @@ class Signer:
         _put(out, bookmark.session)
         _put(out, math.ceil(bookmark.wrote_at * 100))
         shards = bookmark.positions.keys() | bookmark.seen.keys()
-        _put(out, len(shards))
-        for shard in shards:
+        demands = [(each, bookmark.positions.get(each, ZERO), bookmark.seen.get(each, 0)) for each in shards]
+        for shard, earlier in bookmark.earlier.items():
+            demands += [(shard, Position(each, offset), run) for each, (offset, run) in earlier.items()]
+        _put(out, len(demands))
+        for shard, position, run in demands:
             name = shard.encode()
-            position = bookmark.positions.get(shard, ZERO)
             _put(out, len(name))
             out += name
             _put(out, position.timeline)
             _put(out, position.offset)
-            _put(out, bookmark.seen.get(shard, 0))
+            _put(out, run)
         _put(out, forgotten.timeline)
         _put(out, forgotten.offset)
         _put(out, len(tags))
@@ -319,6 +362,7 @@ def _unpack(body: bytes) -> Content:
     wrote_at, at = _take(body, at)
     positions: dict[str, Position] = {}
     seen: dict[str, int] = {}
+    earlier: dict[str, dict[int, tuple[int, int]]] = {}
     count, at = _take(body, at)
     for _ in range(count):
         length, at = _take(body, at)
@@ -326,6 +370,9 @@ def _unpack(body: bytes) -> Content:
         timeline, at = _take(body, at)
         offset, at = _take(body, at)
         run, at = _take(body, at)
+        if shard in positions:
+            earlier.setdefault(shard, {})[timeline] = offset, run
+            continue
         if timeline or offset or not run:
             positions[shard] = Position(timeline, offset)
         if run:
@@ -340,7 +387,7 @@ def _unpack(body: bytes) -> Content:
         timeline, at = _take(body, at)
         offset, at = _take(body, at)
         tags[tag] = (Position(timeline, offset), issued + TAG_LIFETIME_S)
-    return Content(issued, writer, session, wrote_at / 100, positions, seen, forgotten, tags)
+    return Content(issued, writer, session, wrote_at / 100, positions, seen, earlier, forgotten, tags)
 
 
 def _put(out: bytearray, value: int) -> None:

@@ -41,21 +41,22 @@ def cookie_values(header: bytes) -> list[bytes]:
     return found
 
 
-def stamped(message: dict[str, Any], token: bytes, cookie: bytes | None, attributes: bytes) -> dict[str, Any]:
-    """The response's start with the bookmark, also in this cookie if any. The application's list stays.
+def stamped(
+    message: dict[str, Any], token: bytes, cookies: tuple[bytes, ...], attributes: bytes
+) -> dict[str, Any]:
+    """The response's start with the bookmark, also in these cookies. The application's list stays.
 
     A cookie for what was read makes an answer private that says nothing of caches.
     """
     headers = list(message.get("headers") or ())
-    if cookie == SEEN:
+    if cookies == (SEEN,):
         control = _cache_control(headers)
         if any(word in control for word in _SHARED):
-            cookie = None
+            cookies = ()
         elif not control:
             headers.append((b"cache-control", b"private"))
     headers.append((HEADER, token))
-    if cookie is not None:
-        headers.append((b"set-cookie", cookie + b"=" + token + attributes))
+    headers += [(b"set-cookie", cookie + b"=" + token + attributes) for cookie in cookies]
     return {**message, "headers": headers}
 
 

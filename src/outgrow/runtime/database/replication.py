@@ -16,7 +16,7 @@ from time import monotonic
 from outgrow import endpoints
 from outgrow.errors import LostWrite, Unavailable
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import ZERO, Bookmark, Position
+from outgrow.runtime.bookmark import ZERO, Bookmark, Position, one_run
 from outgrow.runtime.database.budget import Budget
 from outgrow.runtime.database.replicas import View
 from outgrow.runtime.database.routed import Held, RoutedRead, Server
@@ -230,7 +230,30 @@ class Replication:
         if primary is not None and seen == primary.run and bookmark.read_at < primary.at:
             bookmark.covers(self.shard, Position(primary.timeline, primary.lsn))
             seen = 0
-        position = bookmark.positions.get(self.shard)
+        demand = self._stands(bookmark, bookmark.positions.get(self.shard), seen, deadline)
+        if demand is not None and seen and not demand.seen:
+            bookmark.covers(self.shard, Position(lineage.timeline, demand.lsn))
+        if demand is not None and self.shard in bookmark.earlier:
+            demand = self._with_earlier(bookmark, demand, deadline)
+        return demand
+
+    def _with_earlier(self, bookmark: Bookmark, demand: Demand, deadline: float) -> Demand | None:
+        """Also what the session holds of earlier timelines. Raises LostWrite."""
+        for timeline, (offset, run) in bookmark.earlier[self.shard].items():
+            other = self._stands(bookmark, Position(timeline, offset), run, deadline)
+            if other is None:
+                return None
+            seen = one_run(demand.seen, other.seen)
+            demand = Demand(max(demand.lsn, other.lsn), seen, demand.session)
+        position = Position(self.view.standing.lineage.timeline, demand.lsn)
+        bookmark.proven(self.shard, position, demand.seen)
+        return demand
+
+    def _stands(
+        self, bookmark: Bookmark, position: Position | None, seen: int, deadline: float
+    ) -> Demand | None:
+        """What it takes to show this much, and what this run had shown. Raises LostWrite."""
+        lineage = self.view.standing.lineage
         lsn = lineage.standing(position)
         if lsn >= 0 and not (seen and position is not None and position.timeline < lineage.timeline):
             return Demand(lsn, seen, bookmark.session)
@@ -245,7 +268,6 @@ class Replication:
         elif lsn >= 0:
             bound = self.view.bound(seen)
             if bound is not None and lineage.standing(bound) != LOST:
-                bookmark.covers(self.shard, bound)
                 return Demand(lineage.standing(bound), 0, bookmark.session)
         raise self._lost(bookmark)
 

@@ -54,6 +54,7 @@ class Watch:
         self._waiting: list[asyncio.Future[Seen]] = []
         self._wake: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._when = 0.0
         self._looked_at = 0.0
         self._task = self._loop.create_task(self._look_for_ever())
 
@@ -94,11 +95,11 @@ class Watch:
     def _due(self, seconds: float) -> None:
         """Look in so many seconds, if not before."""
         when = self._loop.time() + seconds
-        if self._timer is not None and not self._timer.cancelled() and self._timer.when() <= when:
+        if self._timer is not None and not self._timer.cancelled() and self._when <= when:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._ring)
+        self._timer, self._when = self._loop.call_at(when, self._ring), when
 
     def _ring(self) -> None:
         self._timer = None
@@ -112,10 +113,11 @@ class Watch:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 told = await self.node.look(ends_of=self._listener.ends_of)
-        except (Unavailable, TimeoutError) as error:
-            lost = isinstance(error, Unavailable)
-            reason = error.message if isinstance(error, Unavailable) else "it does not answer"
+        except Exception as error:  # whatever it is: nobody may go blind for ever by one bad answer
+            lost = not isinstance(error, TimeoutError)
+            reason = error.message if isinstance(error, Unavailable) else f"{type(error).__name__}: {error}"
             if not lost:
+                reason = "it does not answer"
                 await self.node.look_away()
             self._listener.fail(name, reason, lost=lost)
             _answer(waiting, Unavailable(reason, node=name))
