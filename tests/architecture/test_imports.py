@@ -26,6 +26,7 @@ TABLE: dict[str, set[str]] = {
     "render": {"engines", "topology", "workload"},
     "growth": {"cluster", "engines", "topology", "endpoints", "runtime"},
     "advisor": {"topology"},
+    "backups": {"cluster", "supervisor", "engines", "topology", "endpoints"},
     "chaos": {"cluster", "supervisor", "engines", "load", "topology", "endpoints"},
     "stages": {"topology", "advisor", "growth", "chaos"},
 }

@@ -53,6 +53,14 @@ def topology(directory: Path, *, stage: str | None = None, port: int | None = No
     return read if port is None else read.with_port(port)
 
 
+def topology_of_data(directory: Path) -> Topology:
+    """outgrow.toml at the stage of the fleet that runs here, or has run last."""
+    from outgrow.cluster.state import State
+
+    published = State(directory).published()
+    return topology(directory, stage=published.stage if published is not None else None)
+
+
 def _upwards(given: Path | None, *names: str) -> Path | None:
     here = Path.cwd()
     places = (given.resolve(),) if given is not None else (here, *here.parents)

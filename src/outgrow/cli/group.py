@@ -32,6 +32,10 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "load": Entry("load", "Send it requests at a chosen rate, and check what it answers."),
         "drill": Entry("drill", "Hurt it on purpose, under load, and see what holds."),
     },
+    "When something is lost": {
+        "backup": Entry("backup", "Copy the whole database, or list what can be restored."),
+        "restore": Entry("restore", "Put the database back to how it was at a moment."),
+    },
     "When it must grow": {
         "scale": Entry("scale", "More or fewer servers and processes, while it serves."),
         "deploy": Entry("deploy", "Replace what runs by new code, while it serves."),

@@ -17,7 +17,7 @@ from outgrow.cli.table import table
 
 if TYPE_CHECKING:
     from outgrow.cluster import NodeStatus, Status
-    from outgrow.cluster.status import Autoscaling
+    from outgrow.cluster.status import Autoscaling, Backups
     from outgrow.dashboard.snapshot import Server, Summary
     from outgrow.growth.unfinished import Unfinished
 
@@ -74,6 +74,7 @@ def text(status: Status, summary: Summary | None = None, *, growth: Unfinished |
     head = f"{strong(status.application)} runs at stage {number}, {status.stage}, for {runs}"
     nodes = [node for node in status.nodes if node.kind == "service" or node.state != "done"]
     scaling = f"\n{_autoscale(status.autoscale)}" if status.autoscale is not None else ""
+    backups = f"\n{_backups(status.backups)}" if status.backups is not None else ""
     roles = any(node.role for node in nodes)
     headings = (*_HEADINGS, "role") if roles else _HEADINGS
     rows = table(headings, [(*_row(node), _role(node))[: len(headings)] for node in nodes], right=_FIGURES)
@@ -86,7 +87,7 @@ def text(status: Status, summary: Summary | None = None, *, growth: Unfinished |
     changes = f"\n\n{_growth(growth)}" if growth is not None else ""
     warnings = "".join(f"\n{doubtful('warning:')} {warning}" for warning in status.warnings)
     servers = f"\n\n{_servers(summary.servers)}" if summary is not None and len(summary.servers) > 1 else ""
-    return f"{head}\n{urls}{now}{scaling}{changes}\n\n{rows}{servers}{''.join(reasons)}{warnings}"
+    return f"{head}\n{urls}{now}{scaling}{backups}{changes}\n\n{rows}{servers}{''.join(reasons)}{warnings}"
 
 
 def _growth(growth: Unfinished) -> str:
@@ -145,6 +146,16 @@ def _autoscale(now: Autoscaling) -> str:
     head = f"autoscale   {now.servers} of {now.minimum} to {now.maximum} servers   {'   '.join(shown)}"
     last = f"\n{dim(f'{now.last}, {units.span(time.time() - now.last_at)} ago')}" if now.last_at else ""
     return f"{head}\n{dim(now.reason)}{last}"
+
+
+def _backups(now: Backups) -> str:
+    """From when on every moment can be restored, and how far the archive has come."""
+    if now.latest is None or now.earliest is None:
+        return f"backups     {doubtful('no copy yet')}"
+    ago = units.span(max(0.0, time.time() - now.latest))
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(now.earliest))
+    behind = f", the archive {units.size(now.behind)} behind" if now.behind else ""
+    return f"backups     every moment since {since}, {now.copies} copies, the last {ago} ago{behind}"
 
 
 def _role(node: NodeStatus) -> str:

@@ -18,7 +18,7 @@ from outgrow.cluster.front import Front, changed
 from outgrow.cluster.measure import Meter
 from outgrow.cluster.rollout import Rollout, Version, deployed
 from outgrow.cluster.state import State
-from outgrow.cluster.status import NodeStatus, Status
+from outgrow.cluster.status import Backups, NodeStatus, Status, judged
 from outgrow.endpoints import Endpoints
 from outgrow.engines import dashboard
 from outgrow.errors import FleetError, Misuse
@@ -218,16 +218,24 @@ class Fleet:
             release=next(reversed(self._state.releases), 0),
             autoscale=self._state.shown() if self._topology.autoscale.on else None,
             failovers=self._replication.failovers if self._replication is not None else (),
+            backups=self._backups(),
         )
 
     def _scheme(self) -> str:
         balancer = self._topology.balancer
         return "https" if balancer.engine is not None and balancer.tls.enabled else "http"
 
+    def _backups(self) -> Backups | None:
+        runs = self._topology.backup.directory is not None and plan.runs_postgres(self._topology)
+        shown = self._state.shown_backups() if runs else None
+        return judged(shown, self._topology.backup.behind, time.time()) if shown is not None else None
+
     def _warnings(self) -> tuple[str, ...]:
         why = self._supervisor.limits.why_not if self._supervisor is not None else ""
         limited = (f"CPU is not limited, as outgrow.toml wants it ({why})",) if why else ()
-        return (*map(str, warnings(self._topology)), *limited)
+        backups = self._backups()
+        wrong = backups.wrong if backups is not None else ()
+        return (*map(str, warnings(self._topology)), *limited, *wrong)
 
     def _dashboard_url(self) -> str | None:
         node = self._nodes.get(dashboard.NAME)

@@ -101,6 +101,10 @@ def plan(
         document = replace(document, sessions=_found_again(moving, sessions_url))
     dashboard = Dashboard(topology, placement, dashboard_port)
     beside = (*Autoscaler(topology, placement).workloads(), *dashboard.workloads())
+    if database is not None and topology.backup.directory is not None:
+        from outgrow.engines.backup import Backup
+
+        beside = (*Backup(topology, placement, database.owner_url, database.last).workloads(), *beside)
     whole = (*servers, *application.workloads(), *_balancers(topology, engine), *beside)
     return Plan(whole, document)
 
@@ -218,13 +222,19 @@ def migration_variables(topology: Topology, directory: Path) -> dict[str, str]:
     placement = state.placement()
     application = Application(topology, placement)
     if runs_postgres(topology):
-        if state.holder() is None:
-            raise FleetNotRunning(str(directory))
-        document = endpoints.read(placement.endpoints)
-        host = str(urlsplit(document.database.shards[0].nodes[0].url).hostname)
-        # All nodes of a fleet differ in the last part of their address alone.
-        first = placement._replace(host=host)
-        database = own_database(topology, first._replace(host=first.neighbour(1)))
-        assert database is not None
-        application.owner_url = database.owner_url
+        application.owner_url = running_database(topology, state).owner_url
     return application.migration_variables()
+
+
+def running_database(topology: Topology, state: State) -> Postgres | Patroni:
+    """The engine of the database where it runs now. Raises FleetNotRunning."""
+    if state.holder() is None:
+        raise FleetNotRunning(str(state.application))
+    placement = state.placement()
+    document = endpoints.read(placement.endpoints)
+    host = str(urlsplit(document.database.shards[0].nodes[0].url).hostname)
+    # All nodes of a fleet differ in the last part of their address alone.
+    first = placement._replace(host=host)
+    database = own_database(topology, first._replace(host=first.neighbour(1)))
+    assert database is not None
+    return database

@@ -2,7 +2,7 @@
 
 supervisor.lock         held (flock) by the supervisor while it runs; the kernel lets go when it dies
 state.json              the children by pid and start time, to find them again after a crash; releases
-autoscale.json          what the autoscaler sees
+autoscale.json          what the autoscaler sees; backups.json: how the backups stand
 endpoints.json          where everything is, for the application; stays as it was when the fleet ends
 secrets.json            the application's secrets, made once        } mode 0600
 operator-secrets.json   passwords of roles that can change schemas  }
@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from outgrow import endpoints
-from outgrow.cluster.status import Autoscaling
+from outgrow.cluster.status import Autoscaling, Backups
 from outgrow.endpoints import Endpoints, Secrets
 from outgrow.engines import Placement
 from outgrow.errors import FleetBusy, FleetError, StateUnreadable
@@ -70,6 +70,7 @@ class State:
         self._file = self.folder / "state.json"
         self._lock = self.folder / "supervisor.lock"
         self._autoscale = self.folder / "autoscale.json"
+        self._backups = self.folder / "backups.json"
 
     def placement(self, host: str = "127.0.0.1") -> Placement:
         """Where its nodes live."""
@@ -201,6 +202,19 @@ class State:
         except (OSError, msgspec.DecodeError):
             return None
 
+    def show_backups(self, backups: Backups) -> None:
+        """How they stand now. Written every second, so it does not wait for the disk."""
+        temporary = self._backups.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(backups))
+        temporary.replace(self._backups)
+
+    def shown_backups(self) -> Backups | None:
+        """The same, read; None when there is none."""
+        try:
+            return msgspec.json.decode(self._backups.read_bytes(), type=Backups)
+        except (OSError, msgspec.DecodeError):
+            return None
+
     @property
     def growth(self) -> Path:
         """Where a growing application keeps its journal."""
@@ -224,6 +238,8 @@ class State:
             roles += ["migrations", "*"]
         # Once there have been replicas, their data knows these.
         roles += [role for role in REPLICAS_ROLES if role in known or topology.database.copies]
+        if topology.backup.directory is not None and "replication" not in roles:
+            roles.append("replication")
         if topology.sessions.url is None and (topology.sessions.engine == "redis" or "sessions" in known):
             roles.append("sessions")  # known: sessions may still be on their way out of Redis
         passwords = {role: known.get(role) or secrets.token_hex(24) for role in roles}

@@ -51,6 +51,25 @@ class Autoscaling(msgspec.Struct, frozen=True):
     last_at: float | None = None
 
 
+class Backups(msgspec.Struct, frozen=True):
+    """How the backups stand. Times are Unix time, `behind_s` seconds, `behind` bytes.
+
+    `connected`: the write-ahead log is being read. `latest`: when the last copy of the whole was complete.
+    `earliest`: the first moment that can be restored. `failure`: why the last copy failed. `wrong`: what of
+    this somebody must see to, as sentences.
+    """
+
+    at: float = 0.0
+    connected: bool = False
+    behind: int | None = None
+    behind_s: float = 0.0
+    latest: float | None = None
+    earliest: float | None = None
+    copies: int = 0
+    failure: str = ""
+    wrong: tuple[str, ...] = ()
+
+
 class Status(msgspec.Struct, frozen=True):
     """The whole fleet. `warnings`: what its topology allows and hardly means.
 
@@ -69,3 +88,24 @@ class Status(msgspec.Struct, frozen=True):
     release: int = 0
     autoscale: Autoscaling | None = None
     failovers: tuple[Failover, ...] = ()
+    backups: Backups | None = None
+
+
+SEEN_WITHIN_S = 30.0
+
+
+def judged(backups: Backups, behind_s: float, now: float) -> Backups:
+    """The same with what is wrong, when an archive may be so far behind."""
+    told = []
+    if now - backups.at > max(behind_s, SEEN_WITHIN_S):
+        told.append("nobody has looked after the backups for a while: `outgrow logs backups`")
+    elif backups.behind_s > behind_s:
+        how = (
+            "nobody reads the write-ahead log" if not backups.connected else f"{backups.behind or 0:,} bytes"
+        )
+        told.append(
+            f"the archive of backups is {backups.behind_s:.0f} s behind ({how}): `outgrow logs wal-archive`"
+        )
+    if backups.failure:
+        told.append(f"the last copy for backups failed: {backups.failure}")
+    return msgspec.structs.replace(backups, wrong=tuple(told))

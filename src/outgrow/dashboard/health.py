@@ -20,6 +20,8 @@ def judge(status: Status, answers: bool, processes: Mapping[str, Process]) -> He
         found += _of_node(node)
     for name, process in processes.items():
         found += _of_process(name, process)
+    if status.backups is not None:
+        found += [("degraded", wrong) for wrong in status.backups.wrong]
     worst = max((level for level, _ in found), key=_ORDER.index, default=_ORDER[0])
     return Health(worst, [reason for _, reason in found])
 

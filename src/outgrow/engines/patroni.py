@@ -20,7 +20,7 @@ from outgrow import endpoints
 from outgrow.endpoints import Node
 from outgrow.engines.base import Placement
 from outgrow.engines.etcd import Etcd
-from outgrow.engines.postgres import ADMIN, PORT, REPLICATION, SETUP, find, parameters, room_for
+from outgrow.engines.postgres import ADMIN, ARCHIVE, PORT, REPLICATION, SETUP, find, parameters, room_for
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
 from outgrow.workload import Address, File, Probe, Restart, Stop, Workload
@@ -162,6 +162,10 @@ class Patroni:
                 "parameters": self._shared_parameters(),
             },
         }
+        if self._topology.backup.directory is not None:
+            settings["slots"] = {
+                ARCHIVE: {"type": "physical"}
+            }  # at every node, so that a failover leaves no gap
         if self._source is not None:
             settings["standby_cluster"] = {"host": self._source.host, "port": self._source.port}
         return settings

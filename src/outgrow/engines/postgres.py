@@ -27,7 +27,13 @@ from outgrow.workload import Address, File, Probe, Restart, Stop, Workload
 
 ADMIN = "outgrow_admin"
 REPLICATION = "outgrow_replication"
-"""The role that replicas have at the primary, where there are any."""
+"""The role that replicas and backups have at the primary, where there are any."""
+
+ARCHIVE = "outgrow_archive"
+"""What reads the write-ahead log for backups is called so, and its slot."""
+
+ARCHIVE_SLOT_MAX = "4GB"
+"""So much of the log is kept for an archive that is away; after that there is a gap in it."""
 
 PORT = 5432
 VERSION_MIN = 16
@@ -61,6 +67,7 @@ class Postgres:
         self._installation = find(topology.database.programs)
         self._name = topology.application.name
         self._room = room_for(topology)
+        self._archived = topology.backup.directory is not None
         self._place = placement
         self._data = placement.data / "postgres"
         self.last = "postgres-provision"
@@ -177,6 +184,7 @@ class Postgres:
             "port": PORT,
             "hba_file": access,
             "cluster_name": self._name,
+            **({"max_slot_wal_keep_size": ARCHIVE_SLOT_MAX} if self._archived else {}),
         }
         if self._installation.tls:
             settings["ssl"] = "on"

@@ -328,6 +328,15 @@ class Deploy(Section, frozen=True):
     ] = 4.0
 
 
+class Backup(Section, frozen=True):
+    """[backup]"""
+
+    directory: Annotated[Text | None, Meta(description="where backups of PostgreSQL are kept")] = None
+    every: Annotated[Lifetime, Meta(description="how often the whole database is copied")] = 86_400.0
+    keep: Annotated[Lifetime, Meta(description="how far back every moment can be restored")] = 604_800.0
+    behind: Annotated[Duration, Meta(description="an archive that is so far behind is told of")] = 60.0
+
+
 class Health(Section, frozen=True):
     """[balancer.health]"""
 
@@ -433,6 +442,7 @@ class Topology(Section, frozen=True):
     balancer: Balancer = Balancer()
     autoscale: Autoscale = Autoscale()
     deploy: Deploy = Deploy()
+    backup: Backup = Backup()
 
     def with_port(self, port: int) -> Topology:
         """The same, listening on another port."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
+from os.path import normpath
+from pathlib import PurePath
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,7 +14,8 @@ from outgrow.errors import Problem
 from outgrow.topology.model import STAGES, Topology
 from outgrow.topology.wording import nearest
 
-DATA = ".outgrow/data"
+STATE = ".outgrow"
+DATA = f"{STATE}/data"
 RESERVED = ("postgres", "template0", "template1", "outgrow_admin", "public", "none")
 """Names that a PostgreSQL server, or the fleet, already has for a role or a database."""
 
@@ -106,6 +109,10 @@ def _replicas(topology: Topology) -> int:
 def copies_below(topology: Topology) -> int:
     """How many replicas a topology keeps at a stage before they come by themselves: those asked for there."""
     return 0 if STAGES.index(topology.stage) >= STAGES.index(REPLICATED) else topology.database.copies
+
+
+def _inside_state(directory: str | None) -> bool:
+    return directory is not None and STATE in PurePath(normpath(directory)).parts
 
 
 def _servers(topology: Topology) -> int:
@@ -406,6 +413,18 @@ RULES = (
         "make it smaller",
     ),
     Rule(
+        ("backup.directory",),
+        lambda topology, given: _inside_state(topology.backup.directory),
+        "lies with the data, and would be lost with it",
+        "name a folder outside of .outgrow, best on another disk",
+    ),
+    Rule(
+        ("backup.directory", "database.url"),
+        lambda topology, given: bool(topology.backup.directory and topology.database.url),
+        "is for a PostgreSQL that the fleet runs",
+        "remove it: whoever runs the database at database.url backs it up",
+    ),
+    Rule(
         ("sessions.url", "sessions.engine"),
         lambda topology, given: bool(topology.sessions.url) and _sessions(topology) != "redis",
         'is for engine = "redis"',
@@ -434,6 +453,12 @@ RULES = (
 )
 
 WARNINGS = (
+    Rule(
+        ("backup.directory", "stage"),
+        lambda topology, given: topology.backup.directory is not None and not _is_postgres(topology),
+        "backups are of PostgreSQL, and this database is a SQLite file",
+        'write stage = "separate-database", or copy the file yourself: docs/backups.md says how',
+    ),
     Rule(
         ("database.sync_strict", "database.replicas"),
         lambda topology, given: topology.database.sync_strict and topology.database.replicas == 1,

@@ -1,0 +1,107 @@
+"""Keeps the backups of a fleet: copies when they are due, what is too old away, and an eye on the archive.
+
+python -m outgrow.backups.keeper PROGRAMS URL FOLDER
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from outgrow import endpoints
+from outgrow.backups import copying, history
+from outgrow.cluster import control
+from outgrow.cluster.state import State
+from outgrow.cluster.status import Backups
+from outgrow.engines.postgres_archive import Archived, archived, system
+from outgrow.errors import OutgrowError
+from outgrow.topology.model import Backup
+
+LOOK_S = 1.0
+AGAIN_S = 60.0
+"""After a copy that failed."""
+
+
+class Keeper:
+    """One database's."""
+
+    def __init__(self, state: State, settings: Backup, programs: Path, url: str, folder: Path) -> None:
+        self._state, self._settings = state, settings
+        self._programs, self._url, self._folder = programs, url, folder
+        self._caught_up = time.monotonic()
+        self._failure, self._not_before = "", 0.0
+
+    async def run(self) -> None:
+        """Until it is ended. Whatever goes wrong is told and tried again."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        copying_now: asyncio.Task[None] | None = None
+        while True:
+            try:
+                line = history.current(self._folder, await system(self._url, self._password()))
+                self._tell(await archived(self._url, self._password()), line)
+                if (copying_now is None or copying_now.done()) and self._due(line):
+                    copying_now = asyncio.create_task(asyncio.to_thread(self._copy, line))
+            except (OutgrowError, OSError) as error:
+                self._tell(Archived(connected=False, behind=None), None, str(error))
+            await asyncio.sleep(LOOK_S)
+
+    def _due(self, line: history.History) -> bool:
+        if time.monotonic() < self._not_before:
+            return False
+        copies = line.copies()
+        return not copies or copies[-1].began + self._settings.every <= time.time()
+
+    def _copy(self, line: history.History) -> None:
+        try:
+            passwords = Path(os.environ["PGPASSFILE"])
+            copying.take(line, self._programs, self._url, passwords)
+            for gone in history.tidy(self._folder, self._settings.keep):
+                print(f"{gone} is not needed any more")  # noqa: T201, the node's log
+            copying.shorten(line, self._programs)
+            self._failure = ""
+        except (OutgrowError, OSError) as error:
+            self._failure, self._not_before = str(error), time.monotonic() + AGAIN_S
+            print(f"no copy was made: {error}", file=sys.stderr)  # noqa: T201
+
+    def _tell(self, found: Archived, line: history.History | None, failure: str = "") -> None:
+        now = time.monotonic()
+        if found.connected and not found.behind:
+            self._caught_up = now
+        copies = line.copies() if line is not None else []
+        self._state.show_backups(
+            Backups(
+                at=time.time(),
+                connected=found.connected,
+                behind=found.behind,
+                behind_s=round(now - self._caught_up, 1),
+                latest=copies[-1].ended if copies else None,
+                earliest=copies[0].ended if copies else None,
+                copies=len(copies),
+                failure=failure or self._failure,
+            )
+        )
+
+    def _password(self) -> str:
+        return endpoints.read_secrets(os.environ["OUTGROW_SECRETS"]).passwords["replication"]
+
+
+async def main(programs: str, url: str, folder: str) -> None:
+    """As the fleet's topology says."""
+    directory = Path(os.environ["OUTGROW_DIRECTORY"])
+    topology = await control.topology(directory)
+    keeper = Keeper(State(directory), topology.backup, Path(programs), url, Path(folder))
+    work = asyncio.ensure_future(keeper.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, os._exit, 0)  # a copy that is cut off is none
+    await work
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except OutgrowError as error:
+        sys.exit(error.message)

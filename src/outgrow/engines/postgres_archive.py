@@ -1,0 +1,59 @@
+"""What a primary says of itself to the backups: who it is, and how far its archive has come."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from outgrow.engines.postgres import ARCHIVE
+from outgrow.errors import FleetError
+
+WITHIN_S = 5.0
+
+_SYSTEM = "SELECT system_identifier FROM pg_control_system()"
+_BEHIND = """
+SELECT active, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint
+FROM pg_replication_slots WHERE slot_name = $1
+"""
+_LOST = """
+SELECT pg_drop_replication_slot(slot_name) IS NOT NULL
+FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost'
+"""
+
+
+class Archived(NamedTuple):
+    """`connected`: somebody reads the log. `behind` is in bytes; None when nobody ever has."""
+
+    connected: bool
+    behind: int | None
+
+
+async def system(url: str, password: str) -> str:
+    """The number that PostgreSQL gives a data directory when it is made. Raises FleetError."""
+    return str((await _ask(url, password, _SYSTEM))[0])
+
+
+async def archived(url: str, password: str) -> Archived:
+    """How far the archive is behind what is on the primary's disk. Raises FleetError."""
+    found = await _ask(url, password, _BEHIND, ARCHIVE)
+    return Archived(*found) if found is not None else Archived(connected=False, behind=None)
+
+
+async def gap(url: str, password: str) -> bool:
+    """Whether the archive was away for so long that it has lost a part of the log. Its slot goes then."""
+    return await _ask(url, password, _LOST, ARCHIVE) is not None
+
+
+async def _ask(url: str, password: str, query: str, *arguments: str) -> Any:
+    import asyncpg
+
+    server = url.replace(f"&application_name={ARCHIVE}", "").replace(f"?application_name={ARCHIVE}", "")
+    try:
+        connection = await asyncpg.connect(server, password=password, timeout=WITHIN_S)
+        try:
+            return await connection.fetchrow(query, *arguments, timeout=WITHIN_S)
+        finally:
+            await connection.close(timeout=WITHIN_S)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise FleetError(
+            f"the database does not answer the backups: {error or type(error).__name__}"
+        ) from error
