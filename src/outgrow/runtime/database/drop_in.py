@@ -11,9 +11,9 @@ be anything, so it counts as a write.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import Select, event
+from sqlalchemy import Select
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -21,9 +21,6 @@ from sqlalchemy.sql.selectable import CompoundSelect
 from sqlalchemy.util import await_only
 
 from outgrow.runtime.database.unit import Read, Unit, Write
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 
 class Blocks(Protocol):
@@ -73,17 +70,12 @@ class _Session(Session):
         engine = block.engine()
         leave: Callable[..., Awaitable[None]] = block.__aexit__  # type: ignore[attr-defined]
 
-        def commit(connection: Connection) -> None:
+        def end(well: bool) -> None:
             ended()
-            await_only(leave(None, None, None))
+            error = None if well else _RolledBack()
+            await_only(leave(error and _RolledBack, error, None))
 
-        def roll_back(connection: Connection) -> None:
-            ended()
-            error = _RolledBack()
-            await_only(leave(_RolledBack, error, None))
-
-        event.listen(engine, "commit", commit)
-        event.listen(engine, "rollback", roll_back)
+        engine.ends = end
         return engine
 
 

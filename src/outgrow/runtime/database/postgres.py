@@ -27,6 +27,7 @@ from outgrow.runtime.database.postgres_connection import RUN, WRITTEN, Connectio
 from outgrow.runtime.database.postgres_look import Look
 from outgrow.runtime.database.postgres_rows import Row
 from outgrow.runtime.database.routing import Told
+from outgrow.runtime.database.session import compiled_cache
 from outgrow.runtime.database.statement import Compiler
 from outgrow.runtime.database.unit import Read
 from outgrow.runtime.events import Events
@@ -62,6 +63,7 @@ class Postgres(Pool[Connection]):
         self.dialect = PGDialect_asyncpg()
         self.dialect.dbapi = PGDialect_asyncpg.import_dbapi()
         self.compiler = Compiler(self.dialect, partial(events.query_finished.bound, node.name))
+        self.compiled = compiled_cache()
         self.position = ZERO
         self.begins: Mapping[str, str] = BEGINS
         self._timeline = settings.shards[0].timeline

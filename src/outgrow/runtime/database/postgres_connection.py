@@ -6,19 +6,18 @@ message, which PostgreSQL sends for application_name whenever it changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Protocol
 
 import asyncpg
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection, PGDialect_asyncpg
-from sqlalchemy.engine import Engine
 
 from outgrow import errors
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.database.postgres_rows import Row, processed
-from outgrow.runtime.database.session import engine_on
+from outgrow.runtime.database.session import BlockEngine
 from outgrow.runtime.database.statement import Compiled
 
 PREPARED_MAX = 256
@@ -58,6 +57,8 @@ class Server(Protocol):
     begins: Mapping[str, str]
     position: Position
     statement_name: Callable[[], str] | None
+    pooled: bool
+    compiled: MutableMapping[Any, Any]
 
     def timeline(self, wal_file: str) -> int: ...
     def committed_alone(self) -> None: ...
@@ -67,10 +68,11 @@ class Server(Protocol):
 class Connection:
     """One asyncpg connection, used by one block at a time."""
 
-    __slots__ = ("_node", "_prepared", "opened_at", "raw", "run", "timeline", "unreplicated")
+    __slots__ = ("_engine", "_node", "_prepared", "opened_at", "raw", "run", "timeline", "unreplicated")
 
     def __init__(self, node: Server, raw: asyncpg.Connection[Row], timeline: int, run: int) -> None:
         self._node = node
+        self._engine: BlockEngine | None = None
         self.raw = raw
         self.timeline = timeline
         self.run = run
@@ -214,15 +216,17 @@ class Connection:
         except Exception as error:
             raise self._translate(error, "look") from error
 
-    def engine(self) -> Engine:
+    def engine(self) -> BlockEngine:
         """SQLAlchemy's, on this connection's transaction."""
-        return engine_on(self._node.dialect, self._adapted)
+        if self._engine is None:
+            self._engine = BlockEngine(self._node.dialect, self._adapted, self._node.compiled)
+        return self._engine
 
     def _adapted(self) -> AsyncAdapt_asyncpg_connection:
         adapted = AsyncAdapt_asyncpg_connection(
             self._node.dialect.dbapi,
             self.raw,
-            prepared_statement_cache_size=0,
+            prepared_statement_cache_size=0 if self._node.pooled else PREPARED_MAX,
             prepared_statement_name_func=self._node.statement_name,
         )
         adapted.set_isolation_level("autocommit")  # the block, not SQLAlchemy, begins and ends it

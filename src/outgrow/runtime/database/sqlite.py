@@ -21,6 +21,7 @@ from outgrow import endpoints, errors
 from outgrow.runtime.bookmark import ZERO, Position
 from outgrow.runtime.database import sqlite_errors
 from outgrow.runtime.database.at_once import ReadAtOnce
+from outgrow.runtime.database.session import compiled_cache
 from outgrow.runtime.database.sqlite_connection import Connection, Dialect, RawConnection, Row
 from outgrow.runtime.database.statement import Compiler
 from outgrow.runtime.events import Events
@@ -47,6 +48,7 @@ class SQLite:
         self.durable = settings.durability == "full"
         self.statement_timeout_s = settings.statement_timeout_s
         self.checkout_timeout_s = settings.checkout_timeout_s
+        self.compiled = compiled_cache()
         self.position = ZERO
         self.timeline = settings.shards[0].timeline
         self._events = events

@@ -11,17 +11,16 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from time import perf_counter, thread_time
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.engine import Engine
 
 from outgrow import errors
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.database.at_once import INLINE_LOOKS
-from outgrow.runtime.database.session import engine_on
+from outgrow.runtime.database.session import BlockEngine
 from outgrow.runtime.database.sqlite_errors import REFUSED, interrupted
 from outgrow.runtime.database.statement import Compiled
 
@@ -98,6 +97,7 @@ class Server(Protocol):
     statement_timeout_s: float
     checkout_timeout_s: float
     position: Position
+    compiled: MutableMapping[Any, Any]
     timeline: int
 
     def in_thread(self, call: Callable[[], T]) -> Awaitable[T]: ...
@@ -107,10 +107,11 @@ class Server(Protocol):
 class Connection:
     """One sqlite3 connection, used by one block at a time."""
 
-    __slots__ = ("_node", "began", "cursor", "execute", "looks", "raw", "surplus", "writer")
+    __slots__ = ("_engine", "_node", "began", "cursor", "execute", "looks", "raw", "surplus", "writer")
 
     def __init__(self, node: Server, raw: sqlite3.Connection, *, writer: bool, surplus: bool) -> None:
         self._node = node
+        self._engine: BlockEngine | None = None
         self.raw = raw
         self.writer = writer
         self.surplus = surplus
@@ -225,10 +226,12 @@ class Connection:
         self._allow()
         self.cursor.execute(f"{verb} {name}")
 
-    def engine(self) -> Engine:
+    def engine(self) -> BlockEngine:
         """SQLAlchemy's, on this connection's transaction."""
         self._allow()
-        return engine_on(self._node.dialect, lambda: self.raw)
+        if self._engine is None:
+            self._engine = BlockEngine(self._node.dialect, lambda: self.raw, self._node.compiled)
+        return self._engine
 
     async def _begin_immediate(self) -> None:
         deadline = perf_counter() + self._node.checkout_timeout_s

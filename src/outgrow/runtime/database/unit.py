@@ -24,7 +24,7 @@ from outgrow.errors import Conflict, DatabaseError, UnitOfWorkClosed
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Position, Writer
 from outgrow.runtime.database.gate import Gate
-from outgrow.runtime.database.session import session_on
+from outgrow.runtime.database.session import BlockEngine, session_on
 from outgrow.runtime.database.staging import Staging, put_once
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Message
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import Executable
-    from sqlalchemy.engine import Engine
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from outgrow.runtime.database.statement import Compiled, Compiler
@@ -54,7 +53,7 @@ class Connection(Protocol):
     async def commit(self, *, doomed: bool) -> Position: ...
     async def rollback(self) -> None: ...
     async def savepoint(self, verb: str, name: str, /) -> None: ...
-    def engine(self) -> Engine: ...
+    def engine(self) -> BlockEngine: ...
 
 
 class Node(Protocol):
@@ -133,7 +132,7 @@ class Unit(msgspec.Struct, eq=False):
             self._session = session_on(self.engine())
         return self._session
 
-    def engine(self) -> Engine:
+    def engine(self) -> BlockEngine:
         """SQLAlchemy's engine with one connection: the block's, whose transaction the block ends."""
         if self._connection is None:
             raise UnitOfWorkClosed
