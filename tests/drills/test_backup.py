@@ -169,3 +169,25 @@ def test_no_password_is_to_be_seen(fleet: RunningFleet) -> None:
         shown.append(Path(f"/proc/{pid}/cmdline").read_text())
         shown.append(Path(f"/proc/{pid}/environ").read_text(errors="replace"))
     assert not any(secret in text for text in shown)
+
+
+def test_an_application_that_grows_has_backups_from_then_on(tmp_path: Path) -> None:
+    directory = make_application(tmp_path / "hello")
+    with (directory / "outgrow.toml").open("a") as file:
+        file.write(SETTINGS.format(folder=tmp_path / "backups"))
+    fleet = RunningFleet(directory)
+    try:
+        fleet.start()
+        assert fleet.status().backups is None and any(
+            "SQLite file" in each for each in fleet.status().warnings
+        )
+        assert Command(fleet, "backup", "now").wait() == 2
+        note = fleet.write("moved, and backed up")
+        done(fleet, "grow", "separate-database")
+        wait_until(lambda: backups(fleet).copies == 1 and backups(fleet).behind == 0, "the first copy")
+        done(fleet, "shrink")
+        assert {node.name for node in fleet.status().nodes if node.state != "done"} == {"app"}
+        assert fleet.read(note) == "moved, and backed up" and fleet.status().backups is None
+    finally:
+        fleet.end()
+        assert fleet.pids() == []

@@ -11,7 +11,7 @@ from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, runs_postgres
-from outgrow.engines import pgbouncer
+from outgrow.engines import backup, pgbouncer
 from outgrow.engines.application import Application
 from outgrow.engines.base import Placement
 from outgrow.engines.postgres import PORT, Postgres
@@ -23,7 +23,7 @@ from outgrow.growth.relocation import Relocation
 from outgrow.growth.step import Context
 from outgrow.topology import Topology
 
-NODES = (pgbouncer.NAME, "postgres-init", "postgres", "postgres-provision")
+NODES = (backup.KEEPER, backup.ARCHIVER, pgbouncer.NAME, "postgres-init", "postgres", "postgres-provision")
 
 
 class SqliteToPostgres(Relocation):
@@ -57,7 +57,12 @@ class SqliteToPostgres(Relocation):
             await asyncio.to_thread(shutil.rmtree, data / "postgres", ignore_errors=True)
 
     async def retire(self, context: Context) -> None:
-        """A file needs no end."""
+        """A file needs no end. Its successor has backups from now on, where outgrow.toml says so."""
+        if context.after.backup.directory is not None:
+            server = self._server(context)
+            engine = backup.Backup(context.after, self._placement(context), server.owner_url, server.last)
+            request = Request("start", workloads=engine.workloads())
+            await control.change(context.directory, request, tell=lambda change: context.says(change.node))
 
     async def source(self, context: Context) -> SqliteStore:
         return SqliteStore(sqlite_file(context, context.before))
