@@ -1,17 +1,20 @@
-"""The example on each database, with the cache and without: every test of this folder runs on all four."""
+"""The example on each database, with the cache and without: every test of this folder runs on
+all of them, and over replicas that are half a second late."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
 from outgrow.runtime.database.migrate import migrate
-from tests.example.world import MIGRATIONS, Person, World, running, settings_for
+from tests.example.world import MIGRATIONS, REPLICATED, Person, World, running, settings_for
 from tests.support.postgres import PostgresServer
+from tests.support.replicas import Replicated, replicated
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +33,35 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def replicated_server() -> Iterator[Replicated]:
+    """A primary and two replicas that show everything half a second later."""
+    servers: Replicated
+    with replicated(2) as servers:
+        servers.delay(0.5)
+        place = f"127.0.0.1:{servers.primary.port}"
+        REPLICATED[place] = servers
+        yield servers
+        del REPLICATED[place]
+
+
 def new_database(kind: str, request: pytest.FixtureRequest, directory: Path) -> str:
     """The URL of a migrated database without a row."""
     if kind == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
         (directory / "conduit.db").write_bytes(template.read_bytes())
         return f"sqlite:///{directory}/conduit.db"
+    if kind == "replicas":
+        servers: Replicated = request.getfixturevalue("replicated_server")
+        url = servers.primary.create_database()
+        asyncio.run(migrate(url, MIGRATIONS))
+        servers.settle()
+        return url
     server: PostgresServer = request.getfixturevalue("postgres_server")
     return server.create_database(request.getfixturevalue("postgres_template"))
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+@pytest.fixture(scope="session", params=["sqlite", "postgres", "replicas"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database of each kind for all tests: they use names of their own."""
     return new_database(request.param, request, tmp_path_factory.mktemp("database"))
@@ -49,7 +70,9 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def empty_database(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """One of the same kind that nobody has used."""
-    return new_database("sqlite" if database.startswith("sqlite") else "postgres", request, tmp_path)
+    place = urlsplit(database).netloc.rpartition("@")[2]
+    kind = "sqlite" if database.startswith("sqlite") else "replicas" if place in REPLICATED else "postgres"
+    return new_database(kind, request, tmp_path)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["memory", "off"])
@@ -57,6 +80,9 @@ async def world(
     database: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     """The running application."""
+    place = urlsplit(database).netloc.rpartition("@")[2]
+    if place in REPLICATED and request.param == "off":
+        pytest.skip("the cache makes it harder to be right, and once is enough")
     settings = settings_for(database, request.param, tmp_path_factory.mktemp("settings"))
     async with running(settings) as world:
         yield world

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.example.truth import assert_counts
-from tests.example.world import World, running, settings_for
+from tests.example.world import World, running, settings_for, settle
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -30,6 +30,7 @@ async def test_as_much_as_asked_for(
         assert "articles: 60\n" in capsys.readouterr().out
         first = await _people(world)
         await assert_counts(world)
+        settle(empty_database)
         assert len((await world.stranger.list(limit=100))[0]) == 60
         assert (await world.stranger.get("/api/tags"))["tags"][0] == "programming"
         await _log_in(world, first[0][1])

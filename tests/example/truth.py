@@ -50,10 +50,12 @@ async def assert_same_answers(world: World, viewer: int | None, names: list[str]
     if viewer is not None:
         asked += [("feed", (viewer, 5, 0)), ("feed", (viewer, 5, 3))]
     for function, arguments in asked:
-        cached = await _answer(pieces, function, arguments)
-        assert cached == await _answer(direct, function, arguments), (function, arguments)
+        with world.told():
+            cached = await _answer(pieces, function, arguments)
+            assert cached == await _answer(direct, function, arguments), (function, arguments)
     if viewer is None:
-        await _assert_same_over_http(world, direct, names, slugs)
+        with world.told():
+            await _assert_same_over_http(world, direct, names, slugs)
 
 
 async def _assert_same_over_http(world: World, direct: Any, names: list[str], slugs: list[str]) -> None:

@@ -10,10 +10,11 @@ import importlib
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,6 +22,10 @@ import sqlalchemy as sa
 
 from outgrow import Outgrow, endpoints
 from outgrow.endpoints import Node, Shard
+from outgrow.runtime import scope as request
+from outgrow.runtime.bookmark import Bookmark
+from outgrow.runtime.scope import Scope
+from tests.support.replicas import Replicated
 
 ROOT = Path(__file__).parents[2] / "examples" / "conduit"
 MIGRATIONS = ROOT / "migrations"
@@ -36,16 +41,25 @@ def unique(prefix: str = "someone") -> str:
     return f"{prefix}-{os.getpid()}-{next(_numbers)}"
 
 
+CHAIN = Bookmark()
+"""What has been written and seen by anybody, where there are replicas: people tell each other."""
+
+REPLICATED: dict[str, Replicated] = {}
+"""The servers of a database that has replicas, by the place of its primary ("127.0.0.1:5432")."""
+
+
 def settings_for(url: str, cache: Any, directory: Path) -> Path:
     """The endpoints document of a fleet, in a file."""
     plain, password = endpoints.split_password(url)
+    servers = REPLICATED.get(urlsplit(plain).netloc.rpartition("@")[2])
+    nodes = servers.nodes(plain) if servers is not None else (Node("db", plain),)
     engine: Any = "sqlite" if url.startswith("sqlite") else "postgres"
     secrets = directory / "secrets.json"
     endpoints.write(secrets, endpoints.secrets_of(SECRET, {"*": password} if password else None))
     document = endpoints.Endpoints(
         application="conduit",
         stage="test",
-        database=endpoints.Database(engine=engine, shards=(Shard("0", (Node("db", plain),)),)),
+        database=endpoints.Database(engine=engine, shards=(Shard("0", nodes),)),
         cache=endpoints.Cache(engine=cache),
         sessions=endpoints.Sessions(engine="database"),
         telemetry=endpoints.Telemetry(access_log=False),
@@ -54,6 +68,13 @@ def settings_for(url: str, cache: Any, directory: Path) -> Path:
     path = directory / f"{unique('endpoints')}.json"
     endpoints.write(path, document)
     return path
+
+
+def settle(url: str) -> None:
+    """Wait until every replica shows what was written by nobody in particular (a seed)."""
+    servers = REPLICATED.get(urlsplit(url).netloc.rpartition("@")[2])
+    if servers is not None:
+        servers.settle()
 
 
 class Modules:
@@ -96,7 +117,21 @@ class World:
         """Somebody with cookies of their own, and perhaps a token."""
         headers = {"Authorization": f"Token {token}"} if token is not None else {}
         transport = httpx.ASGITransport(app=self.app)
-        return Visitor(httpx.AsyncClient(transport=transport, base_url="http://conduit", headers=headers))
+        client = httpx.AsyncClient(transport=transport, base_url="http://conduit", headers=headers)
+        if len(self.og.endpoints.database.shards[0].nodes) > 1:
+            client.event_hooks = {"request": [self._hand_on], "response": [self._take_over]}
+        return Visitor(client)
+
+    async def _hand_on(self, asked: httpx.Request) -> None:
+        """People of these tests tell each other what they have done. Who is told later need not see it."""
+        if "Outgrow-Bookmark" in asked.headers:
+            CHAIN.merge(self.og.signer.decode(asked.headers["Outgrow-Bookmark"]) or Bookmark())
+        asked.headers["Outgrow-Bookmark"] = self.og.signer.encode(CHAIN)
+
+    async def _take_over(self, response: httpx.Response) -> None:
+        told = self.og.signer.decode(response.headers.get("Outgrow-Bookmark", ""))
+        if told is not None:
+            CHAIN.merge(told)
 
     async def register(self, name: str | None = None) -> Person:
         """A new user."""
@@ -105,9 +140,18 @@ class World:
         user = await self.stranger.post("/api/users", {"user": fields}, 201)
         return Person(self.visitor(user["user"]["token"]).client, name, fields["email"])
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What runs inside sees what anybody has written or seen."""
+        token = request.current.set(Scope(self.og.signer.decode(self.og.signer.encode(CHAIN))))
+        try:
+            yield
+        finally:
+            request.current.reset(token)
+
     async def truth(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """What the database holds."""
-        async with self.og.db.read() as tx:
+        async with self.og.db.read(level="strong") as tx:
             return [tuple(row) for row in await tx.all(sa.text(sql), **parameters)]
 
 
