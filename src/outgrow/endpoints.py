@@ -80,10 +80,14 @@ class Database(msgspec.Struct, frozen=True):
 
 
 class Cache(msgspec.Struct, frozen=True):
-    """The cache tier."""
+    """The cache tier.
+
+    `several`: more than one process runs, and none hears what the others write.
+    """
 
     engine: Literal["memory", "off"] = "memory"
     entries_max: int = 10_000
+    several: bool = False
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -289,7 +293,11 @@ def from_topology(
             replication=settings.replication if len(nodes) > 1 else "none",
             max_lag_s=settings.max_lag,
         ),
-        cache=Cache(engine=topology.cache.engine, entries_max=topology.cache.entries),
+        cache=Cache(
+            engine=topology.cache.engine,
+            entries_max=topology.cache.entries,
+            several=topology.processes > 1,
+        ),
         queue=Queue(engine=topology.queue.engine, workers=topology.queue.workers),
         sessions=_sessions(topology, sessions_url),
         telemetry=Telemetry(

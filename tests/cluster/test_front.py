@@ -12,7 +12,7 @@ from outgrow import stages
 from outgrow.cluster import plan
 from outgrow.cluster.front import changed, difference, share
 from outgrow.engines import Placement
-from outgrow.engines.application import Application, processes
+from outgrow.engines.application import Application
 from outgrow.engines.postgres import BESIDES, Postgres, room
 from outgrow.errors import Misuse
 from outgrow.supervisor.order import in_order
@@ -60,7 +60,7 @@ def test_the_balancer_knows_every_server_once() -> None:
         ("videos-1", "videos"),
     ]
     assert Application(parse("stage = 2"), PLACE).servers() == ()
-    assert processes(topology) == 16
+    assert topology.processes == 16
 
 
 def test_hosts_and_their_cores() -> None:

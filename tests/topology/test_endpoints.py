@@ -256,6 +256,20 @@ def test_everything_that_the_topology_says_is_in_the_document() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [
+        ("", False),
+        ("stage = 2\napplication.workers = 2", True),
+        ("stage = 4\napplication.servers = 1", False),
+        ("stage = 4\napplication.servers = 1\nbalancer.pools.videos = 1", True),
+    ],
+)
+def test_whether_caches_stand_side_by_side(text: str, several: bool) -> None:
+    nodes = (Node("db", "postgresql://app@db/app"),)
+    assert endpoints.from_topology(parse(text), Path("/srv"), nodes=nodes).cache.several is several
+
+
 def test_defaults_are_the_same_on_both_sides() -> None:
     made = endpoints.from_topology(parse(""), Path("/srv"))
     node = Node("db", "sqlite:////srv/.outgrow/data/app.db")

@@ -280,6 +280,14 @@ def test_a_client_that_uses_the_header_gets_no_cookie() -> None:
     assert position(answer.values(HEADER)[0]) == Position(1, 500)
 
 
+def test_a_client_that_sends_any_header_begins_a_session() -> None:
+    sessions = []
+    wrapped = Wrapped(answering(before=lambda scope: sessions.append(scope.bookmark.session)))
+    wrapped.call(headers=[(HEADER, b"hello")])
+    wrapped.call()
+    assert sessions[0] != 0 and sessions[1] == 0
+
+
 def test_a_read_that_raised_the_bookmark_tells_those_who_sent_one() -> None:
     def read(scope: Scope) -> None:
         scope.bookmark.raise_to("main", Position(1, 600))

@@ -589,3 +589,36 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+async def test_beside_others_sessions_pass_the_cache_by(
+    history: History, events: Events, outcomes: list[str]
+) -> None:
+    cache = Cache(endpoints.Cache(), events, position=lambda: history.position, for_sessions=False)
+    token = request.current.set(Scope())
+    try:
+        assert await cache.get("k", returning(1)) == 1
+        assert await cache.get("k", never) == 1
+
+        request.current.get().bookmark.begin_session()  # type: ignore[union-attr]
+        assert await cache.get("k", returning(2)) == 2
+        assert await cache.get_many(["k"], lambda keys: returning({"k": 3, "other": 4})()) == {"k": 3}
+        assert outcomes == ["miss", "hit", "session", "session"]
+
+        request.current.set(None)
+        assert await cache.get("k", never) == 1, "what a session reads is not kept"
+    finally:
+        request.current.reset(token)
+
+
+async def test_alone_again_it_begins_anew(history: History, events: Events, scope: Scope) -> None:
+    cache = Cache(endpoints.Cache(), events, position=lambda: history.position, for_sessions=False)
+    await cache.get("k", returning("from before the others wrote"))
+    cache.serve_sessions(False)
+    await cache.get("k", never)
+
+    cache.serve_sessions(True)
+    scope.bookmark.begin_session()
+    assert await cache.get("k", returning(2)) == 2
+    cache.serve_sessions(True)
+    assert await cache.get("k", never) == 2

@@ -87,6 +87,11 @@ def share(wanted: int, processes: int, room: int) -> int:
     return min(wanted, room // processes)
 
 
+def several(workloads: Iterable[Workload]) -> bool:
+    """Whether more than one process of the application is among them."""
+    return sum(each.tier == "application" for each in workloads) > 1
+
+
 class Front:
     """Changes the front of one fleet."""
 
@@ -104,20 +109,22 @@ class Front:
         await self.forget_failed()
         await self._share_connections(topology, placement)
         added, gone = difference(self.running(), wanted)
-        meanwhile = self.pool(topology, [*self.running().values(), *added])
+        both = [*self.running().values(), *added]
         before, pool = self.published(), self.pool(topology, wanted)
-        await self.publish(before.stage, min(before.database.pool, meanwhile, pool))
+        await self.publish(
+            before.stage, min(before.database.pool, self.pool(topology, both), pool), several(both)
+        )
         try:
             await self.start([each for each in added if each.tier == "application"])
             await self._balance(topology, placement, [each for each in added if each.tier != "application"])
         except OutgrowError:
             await self._supervisor.remove([each.name for each in added])
-            await self.publish(before.stage, before.database.pool)
+            await self.publish(before.stage, before.database.pool, before.cache.several)
             raise
         self._limit(wanted)
         await self._renew(topology, placement, wanted)
         await self.retire(gone, passes_bytes=running.balancer.layer == 4 != topology.balancer.layer)
-        await self.publish(topology.stage, pool)
+        await self.publish(topology.stage, pool, several(wanted))
 
     async def _share_connections(self, topology: Topology, placement: Placement) -> None:
         """A pooler comes when there will be too many connections, and stays until the next start."""
@@ -270,10 +277,16 @@ class Front:
         """The document that the application reads now."""
         return endpoints.read(self._state.placement().endpoints)
 
-    async def publish(self, stage: str, pool: int) -> None:
-        """Where everything is stays; the stage, and how many connections each process may have, change."""
+    async def publish(self, stage: str, pool: int, several: bool) -> None:
+        """Where everything is stays; the stage changes, how many connections each process may have, and
+        whether there is more than one."""
         before = self.published()
-        after = replace(before, stage=stage, database=replace(before.database, pool=pool))
+        after = replace(
+            before,
+            stage=stage,
+            database=replace(before.database, pool=pool),
+            cache=replace(before.cache, several=several),
+        )
         if after != before:
             await self._publish(after)
 

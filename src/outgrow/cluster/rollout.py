@@ -117,11 +117,11 @@ class Rollout:
         published = self._front.published()
         running = self._front.running().values()
         meanwhile = self._front.pool(after.topology, [*running, *servers[0]])
-        await self._front.publish(published.stage, min(published.database.pool, meanwhile))
+        await self._front.publish(published.stage, min(published.database.pool, meanwhile), several=True)
         try:
             await self._all(servers, before, after)
         finally:
-            await self._front.publish(published.stage, published.database.pool)
+            await self._front.publish(published.stage, published.database.pool, published.cache.several)
 
     async def _all(self, servers: list[list[Workload]], before: Version, after: Version) -> None:
         done: set[str] = set()

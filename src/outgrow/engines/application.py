@@ -36,12 +36,6 @@ SUCCESSOR = "~"
 """What the host of a server in slot 1 has at the end of its name: it starts while the one before serves."""
 
 
-def processes(topology: Topology) -> int:
-    """How many processes run the application."""
-    servers = topology.application.count + sum(topology.balancer.pools.values())
-    return servers * topology.application.workers
-
-
 class Application:
     """An ASGI application on uvicorn. `after` is what its servers need first.
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outgrow.endpoints import DATABASE, Node
-from outgrow.engines.application import processes
 from outgrow.engines.base import Placement
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
@@ -242,7 +241,7 @@ def pooled(topology: Topology) -> bool:
 
 
 def _wanted(topology: Topology) -> int:
-    return processes(topology) * topology.database.pool
+    return topology.processes * topology.database.pool
 
 
 def room(server: Workload) -> int:

@@ -259,7 +259,7 @@ class Relocation(ABC):
             for shard, earlier in zip(made.database.shards, before.database.shards, strict=True)
         )
         database = replace(made.database, shards=shards)
-        return replace(made, moved=True, database=database, sessions=before.sessions)
+        return replace(made, moved=True, database=database, cache=before.cache, sessions=before.sessions)
 
 
 def _pace(context: Context) -> Pace:

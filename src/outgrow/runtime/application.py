@@ -76,7 +76,11 @@ class Outgrow:
             consistency=document.consistency,
         )
         self.cache = Cache(
-            document.cache, self.events, position=lambda: self.db.position, writer=self._writer
+            document.cache,
+            self.events,
+            position=lambda: self.db.position,
+            writer=self._writer,
+            for_sessions=_caches_for_sessions(document),
         )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
         self._reloading = asyncio.Lock()
@@ -196,6 +200,7 @@ class Outgrow:
             self.db.resize(document.database.pool)
         else:
             await self.db.move(document.database, secrets.passwords)
+        self.cache.serve_sessions(_caches_for_sessions(document))
         self.endpoints = document
 
     async def _move_sessions(self, settings: endpoints.Sessions) -> None:
@@ -334,3 +339,11 @@ class Outgrow:
             ("node",),
             lambda: {(name,): seen.timeline for name, seen in nodes().items() if seen.role != "unknown"},
         )
+
+
+def _caches_for_sessions(document: Endpoints) -> bool:
+    """Not where what is kept in this process can be older than what a session has seen elsewhere: with other
+    processes, whose writes it does not hear of, or replicas; unless nothing of that kind is promised."""
+    promised = document.consistency in ("session", "strong")
+    alone = not document.cache.several and all(len(shard.nodes) == 1 for shard in document.database.shards)
+    return alone or not promised

@@ -180,6 +180,9 @@ class Middleware:
             carrier = Carrier.NOTHING if bookmark is None else Carrier.COOKIE
             if token is not None:
                 carrier = Carrier.HEADER
+                if bookmark is None:
+                    bookmark = Bookmark()
+                    bookmark.begin_session()
         if trace is not None and (parent := tracecontext.parse(trace)) is not None:
             sampled = self._traced and parent.sampled
             context = Scope(

@@ -112,6 +112,10 @@ class Bookmark:
         self.writer = 0
         self.changed = False
 
+    def begin_session(self) -> None:
+        """From now on whoever sends it back is one session, unless it is one already."""
+        self.session = self.session or secrets.randbits(32) | 1
+
     def demands(self, writer: Writer) -> bool:
         """Whether the session has written anything that this one's cache may not know of."""
         return bool(self.tags or self.forgotten is not ZERO) and self.writer != writer.id
@@ -270,7 +274,7 @@ class Signer:
     def encode(self, bookmark: Bookmark, *, now: float | None = None) -> str:
         """The token: at most 512 bytes; the oldest tags, then nothing else, are forgotten to fit."""
         moment = time.time() if now is None else now
-        bookmark.session = bookmark.session or secrets.randbits(32) | 1
+        bookmark.begin_session()
         tags = sorted(bookmark.tags.items(), key=lambda entry: -entry[1][1])
         kept = [entry for entry in tags if entry[1][1] > moment]
         while True:

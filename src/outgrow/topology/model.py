@@ -444,6 +444,11 @@ class Topology(Section, frozen=True):
     deploy: Deploy = Deploy()
     backup: Backup = Backup()
 
+    @property
+    def processes(self) -> int:
+        """How many processes run the application."""
+        return (self.application.count + sum(self.balancer.pools.values())) * self.application.workers
+
     def with_port(self, port: int) -> Topology:
         """The same, listening on another port."""
         application = msgspec.structs.replace(self.application, port=port)

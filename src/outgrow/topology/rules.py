@@ -115,14 +115,6 @@ def _inside_state(directory: str | None) -> bool:
     return directory is not None and STATE in PurePath(normpath(directory)).parts
 
 
-def _servers(topology: Topology) -> int:
-    return topology.application.count + sum(topology.balancer.pools.values())
-
-
-def _processes(topology: Topology) -> int:
-    return _servers(topology) * topology.application.workers
-
-
 def usual_sessions(stage: str) -> Literal["off", "redis"]:
     """Where they are at that stage unless the file says it."""
     return "redis" if STAGES.index(stage) >= STAGES.index(SHARED) else "off"
@@ -467,16 +459,16 @@ WARNINGS = (
     ),
     Rule(
         ("sessions.engine", "application.servers", "application.workers", "balancer.pools"),
-        lambda topology, given: topology.sessions.engine == "memory" and _processes(topology) > 1,
+        lambda topology, given: topology.sessions.engine == "memory" and topology.processes > 1,
         "with several servers or workers, sessions in memory end with their process and no other knows them",
         'write engine = "redis" or "database" under [sessions]',
     ),
     Rule(
         ("cache.engine", "application.servers", "application.workers", "balancer.pools"),
-        lambda topology, given: topology.cache.engine == "memory" and _processes(topology) > 1,
-        "with several servers or workers each has a cache of its own: whoever goes from one to another may "
-        "see a value as it was before, for as long as its ttl, though never from before their own writes",
-        'keep ttl short, or write engine = "off" under [cache], until the shared cache of stage 6 is there',
+        lambda topology, given: topology.cache.engine == "memory" and topology.processes > 1,
+        "with several servers or workers each has a cache of its own, which hears of no other's writes: it "
+        "serves those who have no session, and sessions read from the database",
+        "the shared cache of stage 6 will serve all",
     ),
 )
 """Told by `outgrow up` and `outgrow status`; nothing is refused because of them."""

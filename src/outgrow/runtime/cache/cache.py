@@ -9,7 +9,9 @@ invalidation' cannot happen: an invalidation in between changes a version, and t
 to its caller but not stored.
 
 A write block passes the cache by: what its transaction reads is not committed, so it must not be
-kept, and what others have kept is not what its transaction sees.
+kept, and what others have kept is not what its transaction sees. Where there are several histories (other
+processes, of whose writes this cache does not hear; replicas) sessions pass it by as well: what is kept
+here may be older than what they have seen elsewhere.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 class Cache:
     """The cache of one process. Values are kept as they are, not copied: do not change what you get.
 
-    Other processes do not hear of an invalidation: there, an entry lives until its `ttl` is over, but
-    no session gets one that is older than its own writes.
+    Other processes do not hear of an invalidation: there, an entry lives until its `ttl` is over.
+    `for_sessions` is whether callers with a session get what is kept, too.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Cache:
         *,
         position: Callable[[], Position],
         writer: Writer | None = None,
+        for_sessions: bool = True,
     ) -> None:
         self.enabled = settings.engine != "off" and settings.entries_max > 0
+        self._for_sessions = for_sessions
         self._entries = entries(settings.entries_max)
         self._events = events
         self._position = position
@@ -89,6 +93,9 @@ class Cache:
         when they go away. An error of `load` is raised to those who waited for it, and nothing is
         stored. Inside a write block it is just `load()`.
         """
+        if not self._for_sessions and _in_session():
+            self._events.cache_read(_prefix(key), "session")
+            return await load()
         entry: Entry | None = self._entries.get(key)
         # The hottest lines of the tier, so `intact` is written out: a call more is a tenth more.
         if entry is not None and entry.expires > monotonic():
@@ -125,6 +132,11 @@ class Cache:
         for is left out. `tags` gives a key's tags. Loads of several callers are not shared.
         """
         wanted = list(dict.fromkeys(keys))
+        if not self._for_sessions and _in_session():
+            for key in wanted:
+                self._events.cache_read(_prefix(key), "session")
+            loaded = await load_many(wanted) if wanted else {}
+            return {key: loaded[key] for key in wanted if key in loaded}
         if not self.enabled or request.unit_of_work.get() is not None:
             loaded = await load_many(wanted) if wanted else {}
             return {key: loaded[key] for key in wanted if key in loaded}
@@ -146,6 +158,12 @@ class Cache:
             self._forget(names, self._position())
         else:
             unit.after_commit(lambda position: self._forget(names, position), names)
+
+    def serve_sessions(self, yes: bool) -> None:
+        """Whether sessions are served from now on. If they were not, what is kept may be too old for them."""
+        if yes and not self._for_sessions:
+            self.clear()
+        self._for_sessions = yes
 
     def clear(self) -> None:
         """Forget everything; loads under way are not stored."""
@@ -387,6 +405,11 @@ async def _result(load: Load, around: Load | None) -> Any:
             hint="a value in the cache cannot be made from itself",
         )
     return await around.wait(load, asyncio.shield(load.task))
+
+
+def _in_session() -> bool:
+    scope = request.current.get()
+    return scope is not None and scope.bookmark.session != 0
 
 
 def _being_cancelled() -> bool:
