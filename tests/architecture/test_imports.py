@@ -33,7 +33,7 @@ TABLE: dict[str, set[str]] = {
 """Package -> what it may import besides errors and itself. cli and dashboard may import everything."""
 
 DRIVERS: dict[str, tuple[str, ...]] = {
-    "asyncpg": ("runtime/database/postgres", "engines/postgres", "growth/data/postgres.py"),
+    "asyncpg": ("runtime/database/postgres", "engines/postgres", "growth/data/postgres"),
     "sqlite3": ("runtime/database/sqlite", "growth/data/sqlite.py"),
     "cachebox": ("runtime/cache/memory.py",),
     "opentelemetry": ("runtime/telemetry/otlp.py",),

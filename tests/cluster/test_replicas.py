@@ -19,11 +19,14 @@ import pytest
 from outgrow.cluster import NodeStatus
 from outgrow.engines import etcd
 from outgrow.engines.patroni_client import Client
-from outgrow.errors import EngineMissing, FleetError
+from outgrow.errors import EngineMissing, FleetError, Misuse
+from outgrow.growth import primary, scale
 from tests.support.fleets import run, wait_until
 from tests.support.patroni import Cluster, Writer, inside, kill, patroni_of, postmaster
 
 LOSS_WITHIN_S = 3.0
+HELD_MAX_S = 1.5
+"""Less than one on a machine that is not shared with other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +165,66 @@ def test_the_primary_dies(cluster: Cluster, victim: Callable[[NodeStatus], int])
     wait_until(lambda: "recovery" in cluster.status().failovers[-1].phases, "the phases")
 
 
+def test_a_planned_switchover(cluster: Cluster) -> None:
+    cluster.wait_until_whole()
+    before = cluster.primary.name
+    after = next(node.name for node in cluster.nodes if node.name != before)
+    writer = Writer(cluster)
+
+    async def scene() -> primary.Change:
+        until = asyncio.Event()
+        writing = asyncio.create_task(writer.write(until))
+        while len(writer.acknowledged) < 50:
+            await asyncio.sleep(0.01)
+        change = await primary.switchover(cluster.directory, after)
+        count = len(writer.acknowledged)
+        async with asyncio.timeout(30):
+            while len(writer.acknowledged) < count + 50:
+                await asyncio.sleep(0.01)
+        until.set()
+        await writing
+        return change
+
+    change = run(scene())
+    assert change[:2] == (before, after) and change.seconds < HELD_MAX_S
+    assert writer.lost() == [] and cluster.writable() == [after]
+    cluster.wait_until_whole()
+    with pytest.raises(Misuse, match="is the primary already"):
+        run(primary.switchover(cluster.directory, after))
+    with pytest.raises(Misuse, match="there is no node postgres-9"):
+        run(primary.switchover(cluster.directory, "postgres-9"))
+
+
+def test_a_primary_that_hangs_is_given_up(cluster: Cluster) -> None:
+    """It is not dead, so its lease has to run out; whoever does not want to wait ends it."""
+    cluster.wait_until_whole()
+    before = cluster.primary
+    for pid in inside(before)[1:]:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(2)
+    assert cluster.primary.name == before.name and cluster.writable() == [], "nobody else takes over"
+    change = run(primary.failover(cluster.directory))
+    assert change.before == before.name != change.after
+    assert cluster.writable() == [change.after]
+    cluster.wait_until_whole()
+
+
+def test_nobody_takes_over_while_it_is_paused(cluster: Cluster) -> None:
+    cluster.wait_until_whole()
+    before = cluster.primary
+    run(primary.pause(cluster.directory, paused=True))
+    try:
+        wait_until(lambda: any("failover" in text for text in cluster.status().warnings), "a warning")
+        kill(_init(before))
+        wait_until(lambda: cluster.node(before.name).restarts > before.restarts, "its death to be seen")
+        wait_until(lambda: cluster.node(before.name).state == "starting", "its start")
+        time.sleep(2)
+        assert cluster.writable() == []
+    finally:
+        run(primary.pause(cluster.directory, paused=False))
+    cluster.wait_until_whole()
+
+
 def test_one_node_of_etcd_dies(cluster: Cluster) -> None:
     cluster.wait_until_whole()
     before = cluster.primary.name
@@ -192,6 +255,29 @@ def test_all_of_etcd_hangs(cluster: Cluster) -> None:
             os.kill(pid, signal.SIGCONT)
     cluster.wait_until_whole()
     assert cluster.primary.name == before
+
+
+@pytest.mark.timeout(180)
+def test_more_and_fewer_replicas(cluster: Cluster) -> None:
+    """Also when the primary is among those that go."""
+    cluster.wait_until_whole()
+    file = cluster.directory / "outgrow.toml"
+    run(scale.scale(cluster.directory, {"database.replicas": 3}, "replication", tell=cluster.changes.append))
+    assert list(cluster.hosts()) == [f"postgres-{number}" for number in (1, 2, 3, 4)]
+    assert "replicas = 3" in file.read_text()
+    cluster.wait_until_whole()
+    cluster.ask("CREATE TABLE copied AS SELECT 1")
+    wait_until(partial(cluster.ask, "SELECT 1 FROM copied", node="postgres-4"), "the row")
+    if cluster.primary.name != "postgres-4":
+        run(primary.switchover(cluster.directory, "postgres-4"))
+        cluster.wait_until_whole()
+    run(scale.scale(cluster.directory, {"database.replicas": 2}, "replication", tell=cluster.changes.append))
+    assert list(cluster.hosts()) == [f"postgres-{number}" for number in (1, 2, 3)]
+    assert not (cluster.state.placement().data / "replicated/postgres-4").exists()
+    cluster.wait_until_whole()
+    assert cluster.primary.name == "postgres-1"
+    with pytest.raises(Misuse, match="moves to other nodes"):
+        run(scale.scale(cluster.directory, {"database.replicas": 0}, "replication", tell=print))
 
 
 def test_all_data_is_kept_between_runs(cluster: Cluster) -> None:

@@ -32,6 +32,14 @@ async def app(scope, receive, send):
 """
 """It needs no database: what is tested is the database."""
 
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # no node is the primary just now; or it went while an answer was read
+)
+
 TOPOLOGY = """
 stage = "replication"
 [application]
@@ -122,7 +130,7 @@ class Cluster(RunningFleet):
         for node in self.hosts():
             try:
                 (row,) = self.ask("SELECT NOT pg_is_in_recovery() AS writable", node=node)
-            except (OSError, TimeoutError, asyncpg.PostgresError):
+            except UNREACHABLE:
                 continue
             if row["writable"]:
                 found.append(node)
@@ -164,7 +172,7 @@ def postmaster(host: NodeStatus) -> int:
 
 def patroni_of(host: NodeStatus) -> int:
     """The Patroni of a host."""
-    return running(inside(host)[2:], "-m patroni")[0]
+    return running(inside(host)[2:], "patroni_run")[0]
 
 
 class Writer:
@@ -187,7 +195,7 @@ class Writer:
             number += 1
             try:
                 await connection.execute("INSERT INTO written VALUES ($1)", number, timeout=2)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except UNREACHABLE:
                 connection.terminate()
                 connection = await self._connect()
                 continue
@@ -201,7 +209,7 @@ class Writer:
         while True:
             try:
                 return await self._cluster.connect()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except UNREACHABLE:
                 await asyncio.sleep(0.01)
 
     def lost(self) -> list[int]:

@@ -42,6 +42,12 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "grow": Entry("grow", "Move to a further stage while the application serves."),
         "shrink": Entry("shrink", "Move back to an earlier stage, with everything written since."),
     },
+    "A database with replicas": {
+        "switchover": Entry("switchover", "Make another node the primary, as planned."),
+        "failover": Entry("failover", "Give the primary up; another node takes over."),
+        "pause": Entry("pause", "No automatic failover, for maintenance."),
+        "resume": Entry("resume", "Automatic failover again."),
+    },
     "This machine": {
         "doctor": Entry("doctor", "Check what is installed, and say how to install the rest."),
         "completion": Entry("completion", "Print the completion script of a shell."),

@@ -114,17 +114,17 @@ def finish(directory: Path, console: Console, *, forward: bool) -> None:
     _report(console, lambda tell: way(directory, first, last, tell=tell))
 
 
-def goes_back(directory: Path) -> bool:
-    """Whether a move to an earlier stage was cut off. Raises Misuse when one to a further stage was."""
+def goes_back(directory: Path) -> str:
+    """The earlier stage to which a move was cut off; "" if none. Raises Misuse when to a further one."""
     from outgrow import stages
     from outgrow.growth import grow, journal
 
     unfinished = grow.under_way(directory)
     if not unfinished.open or unfinished.begun.before is None or unfinished.begun.after is None:
-        return False
+        return ""
     if stages.find(unfinished.begun.after.stage).number > stages.find(unfinished.begun.before.stage).number:
         journal.require_none(unfinished)
-    return True
+    return unfinished.begun.after.stage
 
 
 def show(directory: Path, stage: str, console: Console) -> None:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from outgrow.growth.settings import Value
     from outgrow.topology.model import Topology
 
-KEYS = {"app": "application.servers", "app.workers": "application.workers", "app.cpu": "application.cpu"}
+KEYS = {
+    "app": "application.servers",
+    "app.workers": "application.workers",
+    "app.cpu": "application.cpu",
+    "database.replicas": "database.replicas",
+}
 _FIGURE = re.compile(r"([a-z][a-z0-9_.-]*)=(\d+(?:\.\d+)?)")
 
 
@@ -33,9 +38,10 @@ _FIGURE = re.compile(r"([a-z][a-z0-9_.-]*)=(\d+(?:\.\d+)?)")
 def command(figures: tuple[str, ...], directory: Path | None, as_json: bool) -> None:
     """Change how much the running application has, while it serves.
 
-    A FIGURE is app=N (servers), app.workers=N (processes on each), app.cpu=X (cores of each server), or
-    POOL=N for another pool of the balancer. Servers get requests when they are ready; those that go finish
-    what they have begun. It is written into outgrow.toml, too. Without a figure the present ones are shown.
+    A FIGURE is app=N (servers), app.workers=N (processes on each), app.cpu=X (cores of each server),
+    POOL=N for another pool of the balancer, or database.replicas=N. Servers get requests when they are
+    ready; those that go finish what they have begun. It is written into outgrow.toml, too. Without a figure
+    the present ones are shown.
     """
     where = application.directory_with_topology(directory)
     console = Console(as_json=as_json)

@@ -26,7 +26,8 @@ def command(stage: str | None, directory: Path | None, plan: bool, as_json: bool
 
     where = application.directory_with_topology(directory)
     console = Console(as_json=as_json)
-    if not plan and moving.goes_back(where) and stage is None:
+    back = moving.goes_back(where)
+    if not plan and back and (stage is None or stages.find(stage).name == back):
         moving.finish(where, console, forward=True)
         return
     now = stages.find(moving.stage_now(where)[0])

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Change], None]
 
+GIVEN_UP_WITHIN_S = 5.0
+"""So long after its time-out Patroni has taken a replica that hangs off the list of those who confirm."""
+
 SESSIONS_NODE = 250
 """The last part of the address of the sessions' server: out of the way of servers that are counted."""
 
@@ -102,7 +105,8 @@ class Fleet:
             from outgrow.engines.patroni import Patroni
 
             engine = Patroni(self._topology, self._place)
-            self._replication = Replication(engine, self._nodes, told=lambda failover: None)
+            password = endpoints.read_secrets(self._place.operator_secrets).passwords["admin"]
+            self._replication = Replication(engine, self._nodes, password, _waits_s(self._topology))
             self._watching = asyncio.create_task(self._replication.run())
 
     def request_stop(self) -> None:
@@ -122,9 +126,10 @@ class Fleet:
         if self._supervisor is not None:
             await self._supervisor.remove(names)
 
-    def adopt(self, topology: Topology) -> None:
+    async def adopt(self, topology: Topology) -> None:
         """Be this topology: its endpoints have been published by whoever says so."""
         self._topology = topology
+        await self._watch_replicas()
         self._state.epoch = endpoints.read(self._state.placement().endpoints).epoch
         self._state.note(self._state.notes)
 
@@ -145,6 +150,21 @@ class Fleet:
             wanted = _with_servers(wanted, self._topology.application.count)
         await self._become(wanted)
         self._written = topology.application.count
+        if plan.replicated(self._topology) and plan.replicated(topology):
+            await self._copies(topology.database.replicas)
+
+    async def _copies(self, replicas: int | None) -> None:
+        """So many replicas, of a database that has some."""
+        if replicas == self._topology.database.replicas or self._supervisor is None or self._front is None:
+            return
+        from outgrow.cluster import copies
+
+        wanted = replace(self._topology, database=replace(self._topology.database, replicas=replicas))
+        await self._unless_stopped(
+            copies.become(self._supervisor, self._front, self._state, wanted, self._place)
+        )
+        self._topology = wanted
+        await self._watch_replicas()
 
     async def count(self, servers: int) -> None:
         """So many application servers, until outgrow.toml says another number. Raises like become."""
@@ -235,7 +255,18 @@ class Fleet:
         limited = (f"CPU is not limited, as outgrow.toml wants it ({why})",) if why else ()
         backups = self._backups()
         wrong = backups.wrong if backups is not None else ()
-        return (*map(str, warnings(self._topology)), *limited, *wrong)
+        paused = self._replication is not None and self._replication.view.paused
+        waits = ("the database has no automatic failover (`outgrow resume` ends that)",) if paused else ()
+        return (*map(str, warnings(self._topology)), *limited, *wrong, *waits, *self._unconfirmed())
+
+    def _unconfirmed(self) -> tuple[str, ...]:
+        """What somebody ought to know whose commits are to be confirmed."""
+        database, replication = self._topology.database, self._replication
+        alone = replication is not None and replication.view.primary and not replication.view.synchronous
+        if not alone or database.replication == "async":
+            return ()
+        then = "writes fail" if database.sync_strict else "writes are on the primary alone"
+        return (f"no replica confirms commits (replication = {database.replication}): {then}",)
 
     def _dashboard_url(self) -> str | None:
         node = self._nodes.get(dashboard.NAME)
@@ -318,16 +349,34 @@ class Fleet:
         wanted = self._topology
         if before is None or wanted.database.url is not None:
             return wanted
-        if before.database.engine == wanted.database.engine:
+        copies = len(before.database.shards[0].nodes) - 1
+        same = before.database.engine == wanted.database.engine
+        if same and bool(copies) == bool(wanted.database.copies):
             return wanted
         if self._state.growing():
-            return complete(replace(wanted, stage=before.stage))
+            database = replace(wanted.database, replicas=copies)
+            return complete(replace(wanted, stage=before.stage, database=database))
+        if same:
+            return self._fresh(wanted, copies)
         if not before.moved:
             return wanted
         raise Misuse(
             f"the data of {wanted.application.name} was moved to stage {before.stage}, "
             f"and this is stage {wanted.stage}",
             hint=f'write stage = "{before.stage}" in outgrow.toml; `outgrow shrink` brings the data back',
+        )
+
+    def _fresh(self, wanted: Topology, copies: int) -> Topology:
+        """With replicas or without: the data is not in both. Raises Misuse when it is elsewhere."""
+        place = self._state.placement()
+        data = place.data / ("replicated" if copies else "postgres")
+        if wanted.database.engine != "postgres" or not data.exists():
+            return wanted
+        has, lacks = ("with", "without") if copies else ("without", "with")
+        way = "`outgrow shrink`" if copies else "`outgrow grow replication`"
+        raise Misuse(
+            f"the data of {wanted.application.name} is in a database {has} replicas, and this is one {lacks}",
+            hint=f"start it as it was, then {way} moves it; to give the data up, remove {data}",
         )
 
     def _dashboard_port(self) -> int:
@@ -365,6 +414,14 @@ async def _whatever_happens(work: Coroutine[Any, Any, None]) -> None:
     await task
     if cancelled:
         raise asyncio.CancelledError
+
+
+def _waits_s(topology: Topology) -> float | None:
+    """How long a commit may wait for a replica; None where none waits."""
+    database = topology.database
+    if database.replication == "async":
+        return None
+    return database.sync_timeout + (0 if database.sync_strict else GIVEN_UP_WITHIN_S)
 
 
 def _with_servers(topology: Topology, servers: int) -> Topology:

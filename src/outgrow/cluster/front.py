@@ -166,7 +166,8 @@ class Front:
 
     def pool(self, topology: Topology, workloads: Iterable[Workload]) -> int:
         """Connections of each process of the application when these run. Raises Misuse."""
-        server = self._supervisor.nodes.get("postgres")
+        nodes = self._supervisor.nodes
+        server = next((nodes[name] for name in ("postgres", "postgres-1") if name in nodes), None)
         if server is None:  # a file, or somebody else's server
             return topology.database.pool
         from outgrow.engines import pgbouncer, postgres

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from outgrow.cluster import fencer
@@ -19,6 +19,7 @@ from outgrow.engines.etcd_client import Client
 from outgrow.engines.patroni import NAMESPACE, PREFIX, Patroni
 from outgrow.engines.patroni_client import look
 from outgrow.engines.patroni_view import LEADER, View, view
+from outgrow.engines.postgres_waits import Waits
 from outgrow.errors import FleetError
 from outgrow.supervisor.supervisor import Change, Node
 
@@ -33,16 +34,17 @@ logger = logging.getLogger("outgrow.replication")
 
 
 class Replication:
-    """Watches the nodes of one cluster. `nodes` are the supervisor's; `told` hears of a failover's phases."""
+    """Watches the nodes of one cluster. `nodes` are the supervisor's; commits may wait for `waits_s`."""
 
     def __init__(
-        self, engine: Patroni, nodes: Mapping[str, Node], *, told: Callable[[Failover], None]
+        self, engine: Patroni, nodes: Mapping[str, Node], password: str, waits_s: float | None
     ) -> None:
         self._prefix = f"{NAMESPACE}{engine.role}/"
         self._settings = engine.etcd()
         self._hosts = engine.hosts
         self._nodes = nodes
-        self._told = told
+        self._urls = {name: engine.node_url(name) for name in engine.hosts}
+        self._waits = Waits(password, waits_s) if waits_s is not None else None
         self._failovers = Failovers()
         self._namespaces: dict[str, int] = {}
         self._fencing: set[asyncio.Task[None]] = set()
@@ -70,6 +72,7 @@ class Replication:
             client = await self._client()
             while True:
                 await self._look(client)
+                await self._end_waits()
                 pause_s = MEANWHILE_S if self._failovers.under_way else EVERY_S
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
@@ -79,6 +82,17 @@ class Replication:
             for task in self._fencing:
                 task.cancel()
             await asyncio.gather(*self._fencing, return_exceptions=True)
+            if self._waits is not None:
+                await self._waits.close()
+
+    async def _end_waits(self) -> None:
+        """A commit that waits for a replica in vain ends."""
+        first = self.view.primary
+        if self._waits is None or first is None:
+            return
+        ended = await self._waits.look(self._urls[first.name])
+        if ended:
+            logger.warning("%d commits were told that no replica has confirmed them", ended)
 
     async def _client(self) -> Client:
         """Once its certificate has been made."""
@@ -96,10 +110,7 @@ class Replication:
         with contextlib.suppress(FleetError):  # most of etcd is gone: the nodes go on as they are
             seen = view(await asyncio.to_thread(client.below, self._prefix))
             self.view = await self._closely(seen) if self._failovers.under_way else seen
-            before = self._failovers.kept
             self._failovers.seen(time.time(), self.view)
-            if self._failovers.kept[-1:] != before[-1:] and self._failovers.kept:
-                self._told(self._failovers.kept[-1])
 
     async def _closely(self, seen: View) -> View:
         """As the nodes say themselves: what is in etcd may be two seconds old."""
@@ -119,6 +130,8 @@ class Replication:
     async def _fence(self, name: str) -> None:
         """Prove that it is dead, then delete its lease. What cannot be proven waits until it runs out."""
         namespace = self._namespaces.pop(name, None)
+        if self.view.paused:
+            return
         if namespace is None or not await asyncio.to_thread(fencer.prove_empty, namespace):
             logger.warning("%s has ended, which cannot be proven: its lease runs out by itself", name)
             return

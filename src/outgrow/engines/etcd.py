@@ -42,6 +42,11 @@ class Etcd:
         self.hosts = tuple(placement.neighbour(FIRST + number) for number in range(NODES))
 
     @property
+    def folder(self) -> Path:
+        """All that the nodes keep."""
+        return self._data
+
+    @property
     def certificate(self) -> Path:
         """What every client and every node shows, and whom each of them trusts."""
         return self._data / "tls" / "etcd.crt"

@@ -30,6 +30,7 @@ FIRST = 231
 """Number of the first node's emulated host."""
 
 INSTALL = "pip install 'outgrow[fleet]'"
+RUN = "outgrow.engines.patroni_run"
 REST = 8008
 NAMESPACE = "/outgrow/"
 HOST = Path(__file__).with_name("host.py")
@@ -91,9 +92,28 @@ class Patroni:
         """For migrations, at the primary."""
         return self._url(f"{self._name}_owner", self._name)
 
+    def node_url(self, name: str) -> str:
+        """The superuser at one node, in the application's database."""
+        return f"postgresql://{ADMIN}@{self.hosts[name]}:{PORT}/{self._name}"
+
+    @property
+    def replication_url(self) -> str:
+        """For who follows the primary, whichever node that is."""
+        return self._url(REPLICATION, "")
+
     def _url(self, role: str, database: str) -> str:
         hosts = ",".join(f"{host}:{PORT}" for host in self.hosts.values())
         return f"postgresql://{role}@{hosts}/{database}?target_session_attrs=primary"
+
+    @property
+    def folder(self) -> Path:
+        """All that the nodes keep."""
+        return self._data
+
+    @property
+    def etcd_folder(self) -> Path:
+        """All that etcd keeps."""
+        return self._etcd.folder
 
     def workloads(self) -> tuple[Workload, ...]:
         """etcd, the nodes, the roles. The placement's secrets must have been made."""
@@ -184,12 +204,11 @@ class Patroni:
         timeout = f"{round(self._topology.database.sync_timeout * 1000)}ms"
         return {
             **parameters(room_for(self._topology)),
-            "wal_log_hints": "on",
             "hot_standby": "on",
             "hot_standby_feedback": "on",
-            "max_wal_senders": 20,
-            "max_replication_slots": 20,
             "max_slot_wal_keep_size": SLOT_MAX,
+            # For who follows without a slot: a copy that is made when the replicas are to go.
+            "wal_keep_size": "256MB",
             # A replica that does not answer for so long is given up: no commit waits for it any more.
             "wal_sender_timeout": timeout,
             "wal_receiver_timeout": timeout,
@@ -203,7 +222,7 @@ class Patroni:
             tier="database",
             argv=(
                 *(sys.executable, "-I", "-S", str(HOST)),
-                *(sys.executable, "-m", "patroni", str(settings)),
+                *(sys.executable, "-m", RUN, str(settings)),
             ),
             files=(File(str(settings), json.dumps(self._node(name, host), indent=2), 0o600),),
             after=after,

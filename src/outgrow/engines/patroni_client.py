@@ -27,6 +27,14 @@ def look(name: str, host: str) -> Member | None:
     return member(name, {**told[1], "xlog_location": position})
 
 
+def leads_copies(host: str) -> bool:
+    """Whether the node follows a primary elsewhere, and the other nodes follow it."""
+    try:
+        return _ask("GET", host, "/standby-leader", None, {}, 1.0)[0] == http.client.OK
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+
+
 class Client:
     """May change what a node does. `password` is the one that the nodes have for it."""
 

@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from outgrow.endpoints import DATABASE, Node
 from outgrow.engines.base import Placement
 from outgrow.errors import EngineMissing
@@ -40,6 +42,9 @@ SETUP = "outgrow.engines.postgres_setup"
 NEEDED = ("postgres", "initdb", "pg_isready")
 
 
+COPY = "postgres-copy"
+"""The job that makes a copy which follows another server."""
+
 BESIDES = 40
 """Connections for everybody else: migrations, moves, the fleet itself, people."""
 
@@ -49,7 +54,7 @@ ROOM_MIN = 200
 CONNECTIONS = 100
 """So many the application's processes have of their own; more are shared, by PgBouncer."""
 
-_LIMIT = re.compile(r"^max_connections = '(\d+)'$", re.MULTILINE)
+_LIMIT = re.compile(r"max_connections\"?[ :=]+'?(\d+)")
 
 
 class Installation(NamedTuple):
@@ -60,12 +65,15 @@ class Installation(NamedTuple):
 
 
 class Postgres:
-    """One primary. Raises EngineMissing when no installation fits."""
+    """One primary. Raises EngineMissing when no installation fits.
 
-    def __init__(self, topology: Topology, placement: Placement) -> None:
+    `room`: for so many connections at least; one that follows another server needs as many as that has.
+    """
+
+    def __init__(self, topology: Topology, placement: Placement, *, room: int = 0) -> None:
         self._installation = find(topology.database.programs)
         self._name = topology.application.name
-        self._room = room_for(topology)
+        self._room = max(room, room_for(topology))
         self._archived = topology.backup.directory is not None
         self._place = placement
         self._data = placement.data / "postgres"
@@ -92,6 +100,11 @@ class Postgres:
         return self._url(ADMIN, self._name)
 
     @property
+    def server_url(self) -> str:
+        """The superuser where no database of the application's needs to be."""
+        return self._url(ADMIN, "postgres")
+
+    @property
     def owner_url(self) -> str:
         """For migrations."""
         return self._url(f"{self._name}_owner", self._name)
@@ -109,6 +122,18 @@ class Postgres:
     def workloads(self) -> tuple[Workload, ...]:
         """The data directory, the server, the roles."""
         return (self._initialise(), self._serve(), self._provision())
+
+    def follower(self, url: str) -> tuple[Workload, ...]:
+        """The same server as a copy that follows the primary at `url`, until it is promoted."""
+        argv = (sys.executable, "-m", SETUP, "follow", str(self._installation.programs), str(self._data), url)
+        copy = Workload(
+            name=COPY,
+            kind="job",
+            argv=argv,
+            environment={"OUTGROW_SECRETS": str(self._place.operator_secrets)},
+            unprivileged=True,
+        )
+        return copy, replace(self._serve(), after=(COPY,))
 
     def _initialise(self) -> Workload:
         argv = [sys.executable, "-m", SETUP, "initialise", str(self._installation.programs), str(self._data)]
@@ -152,7 +177,7 @@ class Postgres:
         return Workload(
             name=self.last,
             kind="job",
-            argv=(sys.executable, "-m", SETUP, "provision", self._url(ADMIN, "postgres"), self._name),
+            argv=(sys.executable, "-m", SETUP, "provision", self.server_url, self._name),
             environment={"OUTGROW_SECRETS": str(self._place.operator_secrets)},
             after=("postgres",),
         )
@@ -212,6 +237,8 @@ def parameters(room: int) -> dict[str, str | int | Path]:
         # What replication and live moves of later stages need, without a restart then.
         "wal_level": "logical",
         "wal_log_hints": "on",
+        "max_wal_senders": 20,
+        "max_replication_slots": 20,
         "max_wal_size": "1GB",
         "log_line_prefix": "%m [%p] %q%u@%d ",
         "log_min_duration_statement": "1s",

@@ -1,9 +1,10 @@
 """What PostgreSQL needs before and after its first start. Run by the fleet as jobs:
 
     python -m outgrow.engines.postgres_setup initialise PROGRAMS DATA [CERTIFICATES HOST]
+    python -m outgrow.engines.postgres_setup follow PROGRAMS DATA URL
     python -m outgrow.engines.postgres_setup provision ADMIN_URL NAME
 
-Both may be run again and again. Passwords come from the file that OUTGROW_SECRETS names.
+All may be run again and again. Passwords come from the file that OUTGROW_SECRETS names.
 """
 
 from __future__ import annotations
@@ -81,11 +82,29 @@ def certify(folder: Path, host: str) -> None:
     marker.write_text(host)
 
 
-def _run(*argv: str | Path) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+def _run(*argv: str | Path, password: str = "") -> str:
+    variables = {**os.environ, "PGPASSWORD": password} if password else None
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=variables
+    )
     if done.returncode != 0:
         raise FleetError(f"{Path(argv[0]).name} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def follow(programs: Path, data: Path, url: str, password: str) -> None:
+    """Copy the server at `url`, unless it has been done; the copy will follow it. Whole or not there."""
+    if data.exists():
+        return
+    unfinished = data.with_name(f"{data.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _run(
+        programs / "pg_basebackup",
+        *("--dbname", url, "--pgdata", unfinished, "--wal-method=stream", "--checkpoint=fast"),
+        *("--write-recovery-conf", "--no-password"),
+        password=password,
+    )
+    unfinished.rename(data)
 
 
 async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
@@ -157,7 +176,7 @@ async def _ensure_role(server: Any, role: str, secret: str, *, may: str = "NOREP
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the two; returns the exit code. What failed is told in one line that the fleet reads."""
+    """Run one of them; returns the exit code. What failed is told in one line that the fleet reads."""
     try:
         passwords = endpoints.read_secrets(os.environ["OUTGROW_SECRETS"]).passwords
         match arguments:
@@ -165,6 +184,8 @@ def main(arguments: list[str]) -> int:
                 initialise(Path(programs), Path(data), passwords["admin"])
                 if tls:
                     certify(Path(tls[0]), tls[1])
+            case ["follow", programs, data, url]:
+                follow(Path(programs), Path(data), url, passwords["replication"])
             case ["provision", url, name]:
                 asyncio.run(provision(url, name, passwords))
             case _:

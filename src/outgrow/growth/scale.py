@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from outgrow import cluster
 from outgrow.cluster import control
 from outgrow.cluster.control import Request, Tell
 from outgrow.cluster.state import State
+from outgrow.engines.patroni import PREFIX
 from outgrow.errors import FleetNotRunning, Misuse, OutgrowError
 from outgrow.growth import journal as journals
 from outgrow.growth import settings
@@ -30,6 +32,8 @@ async def scale(directory: Path, figures: Mapping[str, Value], stage: str, *, te
     if state.holder() is None:
         raise FleetNotRunning(str(directory))
     what = " ".join(f"{key}={value}" for key, value in figures.items())
+    if settings.REPLICAS in figures:
+        await _make_room(directory, int(figures[settings.REPLICAS]))
     with journals.locked(state.growth, f"scaling to {what}"):
         journals.require_none(Journal(state.growth))
         began, file = time.time(), directory / FILE
@@ -48,3 +52,20 @@ async def scale(directory: Path, figures: Mapping[str, Value], stage: str, *, te
             journals.audit(state.growth, began, "scale", what, f"failed: {error.message}")
             raise
         journals.audit(state.growth, began, "scale", what, "done")
+
+
+async def _make_room(directory: Path, replicas: int) -> None:
+    """A primary that is to go is one no more. Raises Misuse where replicas come or end at all."""
+    from outgrow.growth import primary  # it needs PostgreSQL's driver
+
+    running = (await control.topology(directory)).database.copies
+    if bool(running) != bool(replicas):
+        way = "outgrow shrink" if running else "outgrow grow replication"
+        raise Misuse(
+            f"from {running} to {replicas} replicas the data moves to other nodes", hint=f"`{way}` does it"
+        )
+    status = await cluster.status(directory, measured=False)
+    first = next((node.name for node in status.nodes if node.role == "primary"), "")
+    staying = {f"{PREFIX}{number}" for number in range(1, replicas + 2)}
+    if first and first not in staying:
+        await primary.switchover(directory, f"{PREFIX}1")

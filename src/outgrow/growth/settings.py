@@ -14,7 +14,8 @@ from outgrow.topology import Topology, parse
 
 FILE = "outgrow.toml"
 SERVERS = "application.servers"
-KEPT = ("sessions.engine", "database.replicas")
+REPLICAS = "database.replicas"
+KEPT = ("sessions.engine", REPLICAS)
 """What a stage may bring that a move has not, or a move keeps where the stage has none."""
 
 Value = str | int | float

@@ -35,8 +35,13 @@ class Context:
         The epoch alone does not tell it: a fleet that is started again publishes a higher one, too.
         """
         epoch, document = self.kept.get(DECISIVE_EPOCH), self.state.published()
-        published = epoch is not None and document is not None and document.epoch >= epoch
-        return published and document is not None and document.stage == self.after.stage
+        if epoch is None or document is None:
+            return False
+        nodes = len(document.database.shards[0].nodes)
+        there = self.before.database.copies == self.after.database.copies or (
+            nodes == self.after.database.copies + 1
+        )
+        return bool(document.epoch >= epoch and document.stage == self.after.stage and there)
 
 
 Action = Callable[[Context], Awaitable[None]]

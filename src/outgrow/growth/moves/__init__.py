@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from outgrow.growth.moves.add_replicas import AddReplicas
 from outgrow.growth.moves.change_of_front import Balance, Unbalance
 from outgrow.growth.moves.postgres_to_sqlite import PostgresToSqlite
+from outgrow.growth.moves.remove_replicas import RemoveReplicas
 from outgrow.growth.moves.sessions import MoveSessions
 from outgrow.growth.moves.sqlite_to_postgres import SqliteToPostgres
 from outgrow.growth.step import Move
@@ -14,4 +16,6 @@ MOVES: tuple[Move, ...] = (
     MoveSessions(),
     Balance(),
     Unbalance(),
+    AddReplicas(),
+    RemoveReplicas(),
 )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
-from outgrow.cluster.plan import capped, runs_postgres
+from outgrow.cluster.plan import capped, replicated, runs_postgres
 from outgrow.engines import pgbouncer
 from outgrow.engines.application import Application
 from outgrow.engines.postgres import Postgres
@@ -38,7 +38,8 @@ class PostgresToSqlite(Relocation):
     says = "moves all data from PostgreSQL back to a SQLite file"
 
     def fits(self, before: Topology, after: Topology) -> bool:
-        return runs_postgres(before) and after.database.engine == "sqlite" and not before.balancer.engine
+        alone = runs_postgres(before) and not replicated(before) and not before.balancer.engine
+        return alone and after.database.engine == "sqlite"
 
     async def prepare(self, context: Context) -> None:
         """Put the file of earlier days aside; after a restart of the fleet have PostgreSQL run again."""

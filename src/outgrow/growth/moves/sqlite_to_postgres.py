@@ -10,11 +10,11 @@ from pathlib import Path
 from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
-from outgrow.cluster.plan import capped, runs_postgres
+from outgrow.cluster.plan import capped, replicated, runs_postgres
 from outgrow.engines import backup, pgbouncer
 from outgrow.engines.application import Application
 from outgrow.engines.base import Placement
-from outgrow.engines.postgres import PORT, Postgres
+from outgrow.engines.postgres import COPY, PORT, Postgres
 from outgrow.errors import FleetError, FleetNotRunning
 from outgrow.growth.data.columns import Table, require_movable, require_same
 from outgrow.growth.data.postgres import PostgresStore
@@ -23,7 +23,10 @@ from outgrow.growth.relocation import Relocation
 from outgrow.growth.step import Context
 from outgrow.topology import Topology
 
-NODES = (backup.KEEPER, backup.ARCHIVER, pgbouncer.NAME, "postgres-init", "postgres", "postgres-provision")
+NODES = (
+    *(backup.KEEPER, backup.ARCHIVER, pgbouncer.NAME),
+    *(COPY, "postgres-init", "postgres", "postgres-provision"),
+)
 
 
 class SqliteToPostgres(Relocation):
@@ -33,7 +36,8 @@ class SqliteToPostgres(Relocation):
     says = "moves all data from SQLite to a PostgreSQL of its own"
 
     def fits(self, before: Topology, after: Topology) -> bool:
-        return before.database.engine == "sqlite" and runs_postgres(after) and not after.balancer.engine
+        alone = runs_postgres(after) and not replicated(after) and not after.balancer.engine
+        return before.database.engine == "sqlite" and alone
 
     async def prepare(self, context: Context) -> None:
         """Start PostgreSQL. Raises FleetError when it holds data that nobody has moved away from it."""

@@ -1,0 +1,64 @@
+"""Commits that wait for a replica that does not confirm: none waits for ever.
+
+PostgreSQL lets them wait without an end, whatever statement_timeout says. Cancelled, such a commit would look
+like success; so its connection is ended, and its client is told that it does not know. The commit itself
+holds at the primary, and reaches a replica when one is back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import asyncpg
+
+CONNECT_WITHIN_S = 2.0
+ANSWER_WITHIN_S = 2.0
+
+_WAITING = """
+SELECT pid, backend_start, query_start FROM pg_stat_activity
+WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'
+"""
+
+
+class Waits:
+    """Those of one primary, looked at again and again. Each may last `limit_s`."""
+
+    def __init__(self, password: str, limit_s: float) -> None:
+        self._password = password
+        self._limit_s = limit_s
+        self._seen: dict[tuple[Any, ...], float] = {}
+        self._url = ""
+        self._connection: Any = None
+
+    async def look(self, url: str) -> int:
+        """End those that have lasted too long; returns how many. A server that does not answer has none."""
+        try:
+            connection = await self._connected(url)
+            rows = await connection.fetch(_WAITING, timeout=ANSWER_WITHIN_S)
+            now = time.monotonic()
+            self._seen = {tuple(row): self._seen.get(tuple(row), now) for row in rows}
+            late = [key[0] for key, since in self._seen.items() if now - since > self._limit_s]
+            if late:
+                await connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS late (pid)", late
+                )
+            return len(late)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await self.close()
+            return 0
+
+    async def _connected(self, url: str) -> Any:
+        if self._connection is None or self._connection.is_closed() or url != self._url:
+            await self.close()
+            self._connection = await asyncpg.connect(url, password=self._password, timeout=CONNECT_WITHIN_S)
+            self._url = url
+        return self._connection
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        connection, self._connection, self._seen = self._connection, None, {}
+        if connection is not None:
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection.terminate()
