@@ -17,14 +17,18 @@ from outgrow.backups import history
 from outgrow.backups.examining import examine
 from outgrow.backups.fetch import fetch
 from outgrow.backups.history import Copy, History
+from outgrow.backups.keeper import Lateness
 from outgrow.cluster.status import Backups, judged
-from outgrow.errors import Misuse, StateUnreadable, VerificationFailed
+from outgrow.engines.backup import folder
+from outgrow.engines.postgres_archive import Archived
+from outgrow.errors import Misuse, StateUnreadable, TopologyError, VerificationFailed
+from outgrow.topology import parse
 
 HOUR = 3600.0
 
 
 def copy(ended: float, first: str = "000000010000000000000003") -> Copy:
-    return Copy(f"at{ended:g}", ended - 10, ended, 100, first)
+    return Copy(f"{ended:.0f}", ended - 10, ended, 100, first)
 
 
 def kept(line: History, *copies: Copy) -> History:
@@ -102,7 +106,7 @@ def test_the_file_of_a_position() -> None:
 
 def test_damaged_notes_are_told(tmp_path: Path) -> None:
     line = kept(history.begin(tmp_path, "7"), copy(1))
-    (line.place("at1") / "copy.json").write_text("{")
+    (line.place("1") / "copy.json").write_text("{")
     with pytest.raises(StateUnreadable, match=r"copy\.json"):
         line.copies()
 
@@ -149,6 +153,39 @@ def test_a_file_of_the_log_is_fetched_also_the_newest(tmp_path: Path) -> None:
     assert fetch(tmp_path, "a", target) and target.read_bytes() == b"partly"
     (tmp_path / "a").write_bytes(b"whole")
     assert fetch(tmp_path, "a", target) and target.read_bytes() == b"whole"
+
+
+def test_half_a_copy_is_none(tmp_path: Path) -> None:
+    line = kept(history.begin(tmp_path, "7"), copy(1))
+    (line.folder / "copies" / ".x.unfinished").mkdir()
+    history.write(line.folder / "copies" / ".x.unfinished" / "copy.json", copy(2))
+    assert [each.name for each in line.copies()] == ["1"]
+
+
+def test_a_busy_database_is_not_called_late() -> None:
+    late = Lateness(0)
+    for second in range(1, 100):
+        late.look(Archived(connected=True, written=1000 * second, kept=1000 * second - 500), second)
+    assert late.seconds(99) == 1, "it has what was written a second ago, always"
+    for second in range(100, 160):
+        late.look(Archived(connected=True, written=1000 * second, kept=99_000), second)
+    assert late.seconds(159) == 60
+    late.look(Archived(connected=False, written=0, kept=None), 160)
+    assert late.seconds(160) == 61
+    late.look(Archived(connected=True, written=200_000, kept=200_000), 161)
+    assert late.seconds(161) == 0
+
+
+def test_a_folder_that_would_be_lost_with_the_data_is_refused(tmp_path: Path) -> None:
+    for inside in ("backups", ".", str(tmp_path / "shop" / "backups")):
+        topology = parse(f'stage = 2\n[backup]\ndirectory = "{inside}"')
+        with pytest.raises(Misuse, match="would be lost"):
+            folder(topology, tmp_path / "shop")
+    beside = parse('stage = 2\n[application]\nname = "shop"\n[backup]\ndirectory = "../backups"')
+    assert folder(beside, tmp_path / "shop") == tmp_path / "backups" / "shop"
+    for wrong in (".outgrow/backups", "a/../.outgrow"):
+        with pytest.raises(TopologyError, match="lost with it"):
+            parse(f'stage = 2\n[backup]\ndirectory = "{wrong}"')
 
 
 def test_what_is_told() -> None:

@@ -57,7 +57,7 @@ class History(NamedTuple):
 
     def copies(self) -> list[Copy]:
         """Those that are complete, the oldest first. Raises StateUnreadable."""
-        found = (self.folder / "copies").glob("*/copy.json")
+        found = (self.folder / "copies").glob("[0-9]*/copy.json")
         return sorted((_read(path, Copy) for path in found), key=lambda copy: copy.ended)
 
     def place(self, copy: str) -> Path:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from outgrow import endpoints
@@ -18,12 +19,33 @@ from outgrow.cluster import control
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Backups
 from outgrow.engines.postgres_archive import Archived, archived, system
-from outgrow.errors import OutgrowError
+from outgrow.errors import BeingChanged, OutgrowError
 from outgrow.topology.model import Backup
 
 LOOK_S = 1.0
+SEEN_MAX = 3600
 AGAIN_S = 60.0
 """After a copy that failed."""
+
+
+class Lateness:
+    """How long ago was written what the archive has last. A busy database is never quite caught up with."""
+
+    def __init__(self, now: float) -> None:
+        self._reached = now
+        self._seen: deque[tuple[float, int]] = deque(maxlen=SEEN_MAX)
+
+    def look(self, found: Archived, now: float) -> None:
+        """What it is at this moment of the monotonic clock."""
+        if found.kept is None:
+            return
+        self._seen.append((now, found.written))
+        while self._seen and self._seen[0][1] <= found.kept:
+            self._reached, _ = self._seen.popleft()
+
+    def seconds(self, now: float) -> float:
+        """So much of what was written might be missing."""
+        return now - self._reached
 
 
 class Keeper:
@@ -32,7 +54,7 @@ class Keeper:
     def __init__(self, state: State, settings: Backup, programs: Path, url: str, folder: Path) -> None:
         self._state, self._settings = state, settings
         self._programs, self._url, self._folder = programs, url, folder
-        self._caught_up = time.monotonic()
+        self._late = Lateness(time.monotonic())
         self._failure, self._not_before = "", 0.0
 
     async def run(self) -> None:
@@ -46,7 +68,7 @@ class Keeper:
                 if (copying_now is None or copying_now.done()) and self._due(line):
                     copying_now = asyncio.create_task(asyncio.to_thread(self._copy, line))
             except (OutgrowError, OSError) as error:
-                self._tell(Archived(connected=False, behind=None), None, str(error))
+                self._tell(Archived(connected=False, written=0, kept=None), None, str(error))
             await asyncio.sleep(LOOK_S)
 
     def _due(self, line: history.History) -> bool:
@@ -63,21 +85,22 @@ class Keeper:
                 print(f"{gone} is not needed any more")  # noqa: T201, the node's log
             copying.shorten(line, self._programs)
             self._failure = ""
+        except BeingChanged:
+            return  # somebody makes one by hand
         except (OutgrowError, OSError) as error:
             self._failure, self._not_before = str(error), time.monotonic() + AGAIN_S
             print(f"no copy was made: {error}", file=sys.stderr)  # noqa: T201
 
     def _tell(self, found: Archived, line: history.History | None, failure: str = "") -> None:
         now = time.monotonic()
-        if found.connected and not found.behind:
-            self._caught_up = now
+        self._late.look(found, now)
         copies = line.copies() if line is not None else []
         self._state.show_backups(
             Backups(
                 at=time.time(),
                 connected=found.connected,
                 behind=found.behind,
-                behind_s=round(now - self._caught_up, 1),
+                behind_s=round(self._late.seconds(now), 1),
                 latest=copies[-1].ended if copies else None,
                 earliest=copies[0].ended if copies else None,
                 copies=len(copies),

@@ -79,8 +79,11 @@ def folder(topology: Topology, application: Path) -> Path:
             hint='write directory = "/another/disk" under [backup], and start the fleet again',
         )
     found = (application / directory).resolve()
-    if found.is_relative_to(application.resolve() / ".outgrow"):
-        raise Misuse(f"{found} lies with the data, and would be lost with it", hint="name another folder")
+    if found.is_relative_to(application.resolve()):
+        raise Misuse(
+            f"{found} lies with the application: a deploy would copy it, and it would be lost with the rest",
+            hint="name a folder outside of it, best on another disk",
+        )
     return found / topology.application.name
 
 

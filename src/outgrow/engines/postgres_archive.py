@@ -11,7 +11,8 @@ WITHIN_S = 5.0
 
 _SYSTEM = "SELECT system_identifier FROM pg_control_system()"
 _BEHIND = """
-SELECT active, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint
+SELECT active, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint,
+    pg_wal_lsn_diff(restart_lsn, '0/0')::bigint
 FROM pg_replication_slots WHERE slot_name = $1
 """
 _LOST = """
@@ -21,10 +22,18 @@ FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost'
 
 
 class Archived(NamedTuple):
-    """`connected`: somebody reads the log. `behind` is in bytes; None when nobody ever has."""
+    """`connected`: somebody reads the log. Bytes since its beginning: those on the primary's disk, and those
+    in the archive, None when nobody has ever read any.
+    """
 
     connected: bool
-    behind: int | None
+    written: int
+    kept: int | None
+
+    @property
+    def behind(self) -> int | None:
+        """Bytes that the archive does not have yet."""
+        return None if self.kept is None else max(0, self.written - self.kept)
 
 
 async def system(url: str, password: str) -> str:
@@ -35,7 +44,7 @@ async def system(url: str, password: str) -> str:
 async def archived(url: str, password: str) -> Archived:
     """How far the archive is behind what is on the primary's disk. Raises FleetError."""
     found = await _ask(url, password, _BEHIND, ARCHIVE)
-    return Archived(*found) if found is not None else Archived(connected=False, behind=None)
+    return Archived(*found) if found is not None else Archived(connected=False, written=0, kept=None)
 
 
 async def gap(url: str, password: str) -> bool:

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
+from outgrow.cluster.fleet import SESSIONS_NODE
 from outgrow.cluster.plan import capped
 from outgrow.cluster.processes import Answer, Processes
 from outgrow.endpoints import SessionStore
@@ -36,9 +37,6 @@ from outgrow.growth.moves.change_of_front import become
 from outgrow.growth.pace import Pace
 from outgrow.growth.step import DECISIVE_EPOCH, Context, Step
 from outgrow.topology import Topology
-
-HOST_NUMBER = 250
-"""Of the emulated host of the sessions' server (cluster/fleet.py)."""
 
 TURN_S = 0.2
 """So long a process carries before the application has its turn."""
@@ -79,7 +77,7 @@ class MoveSessions:
             return
         context.state.keep_secrets(context.after)
         if "host" not in context.kept:
-            context.keep({"host": context.state.free_host((HOST_NUMBER, redis.PORT))})
+            context.keep({"host": context.state.free_host((SESSIONS_NODE, redis.PORT))})
         workloads = tuple(capped(each, context.after) for each in _server(context).workloads())
         await _change(context, Request("start", workloads=workloads))
 
