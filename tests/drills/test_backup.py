@@ -23,6 +23,7 @@ from outgrow.engines.backup import ARCHIVER
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.growing import Command, Traffic
 
+pytestmark = pytest.mark.timeout(240)
 SETTINGS = """
 [dashboard]
 enabled = false

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import httpx
+import pytest
 
 from outgrow.backups import history
 from tests.drills.test_backup import SETTINGS, backups, done
@@ -24,6 +25,7 @@ def written(fleet: RunningFleet, text: str, notes: list[str]) -> bool:
     return bool(notes)
 
 
+@pytest.mark.timeout(240)
 def test_the_archive_follows_a_failover(tmp_path: Path) -> None:
     directory = make_application(tmp_path / "hello")
     file = directory / "outgrow.toml"

@@ -16,6 +16,7 @@ from tests.support.growing import Command
 from tests.support.redis import program
 from tests.support.visitors import APPLICATION, Visitors
 
+pytestmark = pytest.mark.timeout(240)
 STEPS = ("store", "both", "turn", "carry", "front", "leave", "settle")
 SETTINGS = """
 [dashboard]
