@@ -500,6 +500,23 @@ async def test_what_waits_on_a_frozen_primary_is_told_when_another_is_there(
     await opened.close()
 
 
+async def test_what_an_old_primary_acknowledges_after_a_pause_is_of_unknown_outcome(
+    cluster: Cluster, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outgrow.runtime.database.watch.LOOK_S", 60.0)  # nobody has noticed yet
+    opened = database(cluster, told)
+    await opened.open()
+    await until(lambda: all(seen.role != "unknown" for seen in opened.nodes().values()))
+    with pytest.raises(errors.OutcomeUnknown, match="promoted meanwhile"):
+        async with opened.write() as tx:
+            await tx.execute(ADD, id=next(_numbers))
+            await asyncio.to_thread(cluster.replicas[0].promote)
+            await asyncio.sleep(0.3)
+    assert opened.nodes()["r1"].role == "primary"
+    await add(opened)
+    await opened.close()
+
+
 async def test_a_commit_that_did_not_wait_for_its_replica_is_told(cluster: Cluster, told: Told) -> None:
     alone: list[str] = []
     told.events.commit_unreplicated.subscribe(alone.append)

@@ -49,6 +49,9 @@ class Heard:
     def fail(self, name: str, reason: str, *, lost: bool) -> None:
         self.reasons.append(reason)
 
+    def alarm(self) -> None:
+        """It was slow."""
+
     def alarmed(self) -> bool:
         return True
 

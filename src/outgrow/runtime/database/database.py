@@ -9,6 +9,7 @@ ready for the stage that adds shards.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -218,6 +219,7 @@ class OneNode:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self.confirm_after_s = math.inf
         self.engine = server.engine
         self.open, self.close, self.check, self.resize = (
             server.open, server.close, server.check, server.resize,
@@ -231,6 +233,9 @@ class OneNode:
     async def begin(self) -> tuple[Node, Connection]:
         """A transaction there."""
         return self._server, await unit.begin(self._server)
+
+    async def confirm(self, node: str, position: Position) -> None:
+        """No other server can have been promoted."""
 
     def committed(self, position: Position) -> None:
         """Every read sees it anyway."""

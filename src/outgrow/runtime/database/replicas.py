@@ -73,6 +73,11 @@ class View:
         watches, self._watches = self._watches, {}
         await asyncio.gather(*(watch.close() for watch in watches.values()))
 
+    def alarm(self) -> None:
+        """Something may be wrong: look at all of them, and more often for a while."""
+        self._alarm_until = monotonic() + ALARM_S
+        self.hurry()
+
     def alarmed(self) -> bool:
         """Whether something is wrong, so that all nodes are asked more often."""
         return self.standing.primary is None or monotonic() < self._alarm_until
@@ -107,6 +112,12 @@ class View:
         if seen.role != "primary":
             raise Unavailable("it is the primary no more", node=seen.name)
         return Position(seen.timeline, seen.lsn)
+
+    async def look_at_others(self, name: str, within_s: float) -> None:
+        """Ask every other node that answers at all, from now on."""
+        others = [each for each, seen in self.seen.items() if each != name and seen.role != "unknown"]
+        looks = (self._watches[each].fresh(within_s) for each in others if each in self._watches)
+        await asyncio.gather(*looks, return_exceptions=True)
 
     def bound(self, run: int) -> Position | None:
         """A position beyond which this run has surely shown nothing; None when that is not known."""

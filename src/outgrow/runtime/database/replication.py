@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from outgrow import endpoints
-from outgrow.errors import LostWrite, Unavailable
+from outgrow.errors import LostWrite, OutcomeUnknown, Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, one_run
 from outgrow.runtime.database.budget import Budget
@@ -25,6 +25,7 @@ from outgrow.runtime.database.unit import Connection, Node, Read, begin
 from outgrow.runtime.events import Events
 
 SETTLE_WITHIN_S = 0.25
+CONFIRM_WITHIN_S = 0.2
 AHEAD_WITHIN_S = 2.0
 """A bookmark tells of a later timeline than any node: that one is found by then, if it is there."""
 
@@ -35,6 +36,7 @@ class Replication:
     """The nodes of one shard, as a place for its blocks (unit.Place)."""
 
     engine = "postgres"
+    confirm_after_s = 0.3
 
     def __init__(self, settings: endpoints.Database, servers: Mapping[str, Server], events: Events) -> None:
         shard = settings.shards[0]
@@ -123,6 +125,19 @@ class Replication:
                     if connection is not None:
                         return server, connection
             await self.news(deadline)
+
+    async def confirm(self, node: str, position: Position) -> None:
+        """A transaction took so long that its primary may have been paused meanwhile, and another promoted.
+
+        Raises OutcomeUnknown then: what an old primary says that wakes up is worth nothing.
+        """
+        await self.view.look_at_others(node, CONFIRM_WITHIN_S)
+        if self.view.standing.lineage.timeline > position.timeline:
+            raise OutcomeUnknown(
+                "COMMIT: another server was promoted meanwhile, which may not have it",
+                node=node,
+                hint="look, or use og.db.transact(..., idempotency_key=...)",
+            )
 
     async def _begin_on(self, server: Server, primary: Seen) -> Connection | None:
         """None when the server has begun another run: it may have been a replica in between."""

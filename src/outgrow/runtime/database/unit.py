@@ -231,7 +231,10 @@ class Read(Unit, eq=False):
 class Place(Protocol):
     """Where the transactions of a shard take place (see `begin`)."""
 
+    confirm_after_s: float
+
     async def begin(self) -> tuple[Node, Connection]: ...
+    async def confirm(self, node: str, position: Position) -> None: ...
     def committed(self, position: Position) -> None: ...
 
 
@@ -362,6 +365,8 @@ class Write(Unit, eq=False, kw_only=True):
         outcome = "unknown"
         try:
             position = await connection.commit(doomed=self._doomed)
+            if perf_counter() - self._started > self._shard.place.confirm_after_s:
+                await self._shard.place.confirm(self._node.name, position)
             outcome = "commit"
         except DatabaseError as error:
             outcome = "rollback" if isinstance(error, Conflict) or not error.retryable else "unknown"

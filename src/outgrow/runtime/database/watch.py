@@ -15,6 +15,10 @@ LOOK_S = 0.25
 LOOK_SOON_S = 0.04
 """How often while something is wrong, and how far apart two looks are that somebody hopes for."""
 
+SLOW_S = 0.15
+"""A node that takes so long for an answer may be out: the others are looked at more often, in case that one
+of them is promoted."""
+
 ANSWER_WITHIN_S = 1.0
 RETRY_MAX_S = 1.0
 
@@ -39,6 +43,7 @@ class Listener(Protocol):
 
     def note(self, name: str, told: Told, at: float) -> Seen: ...
     def fail(self, name: str, reason: str, *, lost: bool) -> None: ...
+    def alarm(self) -> None: ...
     def alarmed(self) -> bool: ...
     @property
     def ends_of(self) -> int: ...
@@ -110,6 +115,7 @@ class Watch:
         waiting, self._waiting = self._waiting, []
         at = self._looked_at = monotonic()
         name = self.node.name
+        slow = self._loop.call_later(SLOW_S, self._listener.alarm)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 told = await self.node.look(ends_of=self._listener.ends_of)
@@ -125,6 +131,8 @@ class Watch:
         except BaseException:
             _answer(waiting, Unavailable("nobody looks at it any more", node=name))
             raise
+        finally:
+            slow.cancel()
         _answer(waiting, self._listener.note(name, told, at))
         return True
 
