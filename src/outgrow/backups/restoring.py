@@ -84,7 +84,7 @@ def _require_alone(topology: Topology) -> None:
     if topology.database.copies:
         raise Misuse(
             "a database with replicas cannot be restored in place by this version",
-            hint="write replicas = 0 under [database], restore, start, and grow the replicas again",
+            hint="write replicas = 0 under [database] and restore; docs/backups.md says how they come again",
         )
 
 
