@@ -58,6 +58,13 @@ async def test_the_same_number_makes_the_same_world(
         assert await made("1") == await made("1") != await made("2")
 
 
+async def test_of_few_people_less_is_usual(empty_database: str, tmp_path: Path) -> None:
+    async with running(settings_for(empty_database, "memory", tmp_path)) as world:
+        await world.modules["seed"].seed(world.og, ["--users", "50", "--articles", "8", "--comments", "5"])
+        assert await sizes(world) == [50, 8, 100, 5, 612]
+        await assert_counts(world)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -31,6 +31,7 @@ BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 COUNT_USERS = sa.select(sa.func.count()).select_from(users)
 COUNT_ARTICLES = sa.select(sa.func.count()).select_from(articles)
 TAGS_EACH = (0, 1, 2, 2, 3, 3, 4)
+USUAL = {"users": 100, "articles": 500, "favorites": 2_500, "comments": 1_000, "follows": 1_500}
 
 
 class Sizes(NamedTuple):
@@ -78,19 +79,26 @@ async def seed(og: Outgrow, argv: list[str]) -> None:
 
 def _sizes(argv: list[str]) -> Sizes:
     parser = argparse.ArgumentParser(prog="outgrow seed --", description=__doc__, add_help=True)
-    defaults = {"users": 100, "articles": 500, "favorites": 2_500, "comments": 1_000, "follows": 1_500}
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=_count, default=default, metavar="N")
+    for name, usual in USUAL.items():
+        parser.add_argument(f"--{name}", type=_count, metavar="N", help=f"{usual} unless given")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another number, another world")
-    sizes = Sizes(**vars(parser.parse_args(argv)))
+    given = vars(parser.parse_args(argv))
+    sizes = Sizes(**{name: USUAL.get(name, 0) if size is None else size for name, size in given.items()})
+    most = {
+        "favorites": sizes.users * sizes.articles // 2,
+        "follows": sizes.users * max(sizes.users - 1, 0) // 2,
+    }
+    # Few people have fewer ties: what was not asked for is no mistake.
+    sizes = sizes._replace(
+        **{name: min(USUAL[name], each // 2) for name, each in most.items() if given[name] is None}
+    )
     if not sizes.users and any(sizes[1:5]):
         parser.error("without --users nobody is there to write, to follow or to love")
     if not sizes.articles and (sizes.favorites or sizes.comments):
         parser.error("without --articles there is nothing to love or to comment on")
-    if sizes.favorites > sizes.users * sizes.articles // 2:
-        parser.error("--favorites is more than half of all there could be")
-    if sizes.follows > sizes.users * max(sizes.users - 1, 0) // 2:
-        parser.error("--follows is more than half of all there could be")
+    for name, each in most.items():
+        if getattr(sizes, name) > each:
+            parser.error(f"--{name} is more than half of all there could be")
     return sizes
 
 
