@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from outgrow.cli import application, options
-from outgrow.cli.changing import Changes, until_stopped
+from outgrow.cli.changing import Changes
 from outgrow.cli.console import Console, dim, good, strong
 from outgrow.cli.formatting import Command
+from outgrow.cli.stopping import until_stopped
 
 if TYPE_CHECKING:
     from outgrow.topology.model import Topology

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from outgrow.cli import application, options
+from outgrow.cli import application, options, written
 from outgrow.cli.console import Console, bad, dim, good, strong
 from outgrow.cli.formatting import Command
 from outgrow.cli.load import FILE, Watching, scenario_file
+from outgrow.cli.stopping import SIGNALS, until_stopped
 from outgrow.errors import Misuse
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from outgrow.load.profile import Scenario
 
 LIST = "list"
-_FORMS = (".html", ".json", ".txt")
 
 
 @click.command(cls=Command)
@@ -48,13 +48,7 @@ _FORMS = (".html", ".json", ".txt")
     type=click.IntRange(1, 10_000),
     help="How often: `scale` changes the number of servers 10 times unless given, others hurt once.",
 )
-@click.option(
-    "--report",
-    "report_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a report, too: FILE.html with plots, .json with every request, or .txt.",
-)
+@written.option("FILE.html with plots, .json with every request, or .txt")
 @options.as_json
 def command(
     name: str,
@@ -78,17 +72,15 @@ def command(
     if name == LIST:
         _list(console)
         return 0
-    from outgrow.chaos import drills
+    from outgrow.chaos import drills, html, text
 
     drill = drills.find(name)
-    _check_form(report_file)
+    written.require_form(report_file)
     place = _place(directory, events)
     load = _changed(scenario_file(directory, scenario), changes)
     _require_consent(drill, place, yes=yes)
     report = _run(drill, place, load, console)
-    if report_file is not None:
-        report_file.write_text(_form(report, report_file.suffix), encoding="utf-8")
-        console.note(f"report written to {report_file}")
+    written.write(report_file, report, html, text, console)
     _show(report, console)
     return 0 if report.held else 1
 
@@ -114,16 +106,6 @@ def _list(console: Console) -> None:
         lines += [f"  {dim('proves')} stage {each['stage']}: {each['promise']}" for each in proves]
         blocks.append("\n".join(lines))
     console.result({"drills": documents}, "\n\n".join(blocks))
-
-
-def _check_form(file: Path | None) -> None:
-    """Before the drill, not after it."""
-    if file is None:
-        return
-    if file.suffix not in _FORMS:
-        raise Misuse(f"{file} has none of the forms {', '.join(_FORMS)}", hint="its ending chooses the form")
-    if not file.parent.is_dir():
-        raise Misuse(f"{file.parent} is not a directory", hint="name one that exists")
 
 
 def _place(directory: Path | None, events: int | None) -> Place:
@@ -171,29 +153,12 @@ def _run(drill: Drill, place: Place, scenario: Scenario, console: Console) -> Re
         watching.close()
         console.note(f"{happening.at:8.3f} s  {happening.node}: {happening.text}")
 
-    async def until_stopped() -> Report:
-        task = asyncio.ensure_future(run(drill, place, scenario, hear=Listener(watching.tell, happened)))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-
     console.note(f"{drill.name}: {drill.does}")
     try:
-        return asyncio.run(until_stopped())
+        work = run(drill, place, scenario, hear=Listener(watching.tell, happened))
+        return asyncio.run(until_stopped(work, (*SIGNALS, signal.SIGHUP)))
     finally:
         watching.close()
-
-
-def _form(report: Report, suffix: str) -> str:
-    from outgrow.chaos.html import html
-    from outgrow.chaos.text import text
-
-    if suffix == ".html":
-        return html(report)
-    return f"{text(report)}\n" if suffix == ".txt" else f"{msgspec.json.encode(report).decode()}\n"
 
 
 def _show(report: Report, console: Console) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from outgrow.cli import application, options
+from outgrow.cli import application, options, written
 from outgrow.cli.console import Console, bad, doubtful
 from outgrow.cli.formatting import Command
 from outgrow.errors import Misuse
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from outgrow.load.target import Target
 
 FILE = "load.toml"
-_FORMS = (".html", ".json", ".txt")
 _PLAIN_EVERY_S = 5
 _CLEAR = "\r\x1b[2K"
 
@@ -101,13 +100,7 @@ class _Errors(click.ParamType[_ErrorsMax]):
 @click.option("--seed", metavar="N", type=click.IntRange(0), help="The same seed makes the same requests.")
 @click.option("--errors-max", metavar="N|P%", type=_Errors(), help="Fail when there are more errors.")
 @click.option("--allow-remote", is_flag=True, help="Load a machine other than this one. It must be yours.")
-@click.option(
-    "--report",
-    "report_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a report, too: FILE.html with plots, .json or .txt.",
-)
+@written.option("FILE.html with plots, .json or .txt")
 @options.as_json
 def command(
     directory: Path | None,
@@ -127,17 +120,16 @@ def command(
 
     Exit code 0, or 1 after a violation, more errors than --errors-max, or no right answer at all.
     """
+    from outgrow.load import html, text
     from outgrow.load.parse import parse_file
     from outgrow.load.target import resolve
 
-    _check_form(report_file)
+    written.require_form(report_file)
     chosen = _changed(parse_file(scenario_file(directory, scenario)), changes)
     target = resolve(url or _fleet_url(directory), allow_remote=allow_remote)
     console = Console(as_json=as_json)
     report = _run(chosen, target, console)
-    if report_file is not None:
-        _write(report, report_file)
-        console.note(f"report written to {report_file}")
+    written.write(report_file, report, html, text, console)
     reasons = _reasons(report, errors_max)
     _show(report, reasons, console)
     return 1 if reasons else 0
@@ -168,16 +160,6 @@ def _changed(scenario: Scenario, changes: dict[str, Any]) -> Scenario:
     rate, duration = changes.pop("rate"), changes.pop("duration")
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(scenario.steady(rate, duration), **given)
-
-
-def _check_form(file: Path | None) -> None:
-    """Before the load, not after it."""
-    if file is None:
-        return
-    if file.suffix not in _FORMS:
-        raise Misuse(f"{file} has none of the forms {', '.join(_FORMS)}", hint="its ending chooses the form")
-    if not file.parent.is_dir():
-        raise Misuse(f"{file.parent} is not a directory", hint="name one that exists")
 
 
 def _run(scenario: Scenario, target: Target, console: Console) -> Report:
@@ -255,21 +237,6 @@ def _line(progress: Progress) -> str:
 def _counted(count: int, what: str) -> str:
     text = f"{count:,} {what}{'' if count == 1 else 's'}"
     return bad(text) if count else text
-
-
-def _write(report: Report, file: Path) -> None:
-    file.write_text(_form(report, file.suffix), encoding="utf-8")
-
-
-def _form(report: Report, suffix: str) -> str:
-    import msgspec
-
-    from outgrow.load.html import html
-    from outgrow.load.text import text
-
-    if suffix == ".html":
-        return html(report)
-    return f"{text(report)}\n" if suffix == ".txt" else f"{msgspec.json.encode(report).decode()}\n"
 
 
 def _reasons(report: Report, errors_max: _ErrorsMax | None) -> list[str]:

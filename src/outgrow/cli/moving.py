@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outgrow.cli import application
+from outgrow.cli.changing import Changes
 from outgrow.cli.console import Console, dim, good, strong
-from outgrow.cli.progress import Progress
+from outgrow.cli.stopping import until_stopped
 from outgrow.errors import FleetNotRunning, Misuse
 
 if TYPE_CHECKING:
     from outgrow.growth.grow import Outcome
-    from outgrow.growth.runner import Progress as Told
     from outgrow.topology.model import Topology
 
 
-class Report:
-    """The steps, as they go on."""
+class Report(Changes):
+    """The steps, as they go on, and what has come of them."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = Progress(sys.stderr, live=console.live)
-
-    def step(self, told: Told) -> None:
-        """Something has happened in a step."""
-        if self._console.as_json:
-            self._console.document({"event": "step", **told._asdict()})
-        elif told.state in ("starting", "undoing"):
-            self._progress.start(told.step, told.text or told.state)
-        elif told.state == "working":
-            if self._console.live:
-                self._progress.start(told.step, told.text)
-            elif told.text.endswith("."):
-                self._console.note(f"  {told.step}: {told.text}")
-        elif told.state == "failed":
-            self._progress.failed(told.step, told.text)
-        else:
-            self._progress.done(told.step, told.text or told.state)
+        super().__init__(console, "step")
 
     def outcome(self, outcome: Outcome) -> None:
         """It has ended well."""
-        self._progress.close()
+        self.close()
         if self._console.as_json:
             self._console.document({"event": "ended", **outcome._asdict()})
             return
@@ -56,10 +36,6 @@ class Report:
         if "checksum" in outcome.facts and outcome.outcome == "done":
             lines.append(dim(f"  all data is the same, checksum {outcome.facts['checksum']}"))
         self._console.result(None, "\n".join(lines))
-
-    def close(self) -> None:
-        """No progress any more: an error may follow."""
-        self._progress.close()
 
 
 def topologies(directory: Path, before: str, after: str) -> tuple[Topology, Topology]:
@@ -145,17 +121,6 @@ def show(directory: Path, stage: str, console: Console) -> None:
 def _report(console: Console, work: Any) -> None:
     report = Report(console)
     try:
-        report.outcome(asyncio.run(_until_stopped(work(report.step))))
+        report.outcome(asyncio.run(until_stopped(work(report.tell))))
     finally:
         report.close()
-
-
-async def _until_stopped(work: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Ctrl-C and SIGTERM cancel it: what was begun is taken back before it ends."""
-    task = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None

@@ -15,7 +15,7 @@ from outgrow.cli.progress import Progress
 
 if TYPE_CHECKING:
     from outgrow.cluster import Status
-    from outgrow.supervisor.supervisor import Change
+    from outgrow.supervisor.node import Change
 
 _MARKS = {
     "starting": dim("…"),
