@@ -66,13 +66,14 @@ class Workload(msgspec.Struct, frozen=True):
     A `job` must exit with 0 before anything that comes after it starts; a `service` must become
     ready and is kept alive. `listen` sockets are opened by the supervisor and inherited (the
     environment's OUTGROW_LISTEN_FDS has their descriptors, with commas between them), so a restart
-    refuses no connection. `tier` is where it is drawn: "application", "database"; jobs and what only
-    watches have none. `unprivileged` drops root where the supervisor has it (PostgreSQL refuses root).
-    The last of several `listen` sockets is the process's own, where others of its name share the first.
-    `serves` is where it answers those whom it is for, where nothing else here says it.
-    `claims` are addresses on which the program listens by itself, with SO_REUSEPORT: nobody outside the
-    fleet gets them meanwhile. `host` is the emulated machine on which it runs, and `cpu` how many cores
-    that has; None: no limit.
+    refuses no connection: who connects waits. Of a `pool`, before which a balancer stands, one that has
+    died refuses as long as another is ready: the balancer then asks that one at once. `tier` is where it
+    is drawn: "application", "database"; jobs and what only watches have none. `unprivileged` drops root
+    where the supervisor has it (PostgreSQL refuses root). The last of several `listen` sockets is the
+    process's own, where others of its name share the first. `serves` is where it answers those whom it
+    is for, where nothing else here says it. `claims` are addresses on which the program listens by
+    itself, with SO_REUSEPORT: nobody outside the fleet gets them meanwhile. `host` is the emulated
+    machine on which it runs, and `cpu` how many cores that has; None: no limit.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Workload(msgspec.Struct, frozen=True):
     files: tuple[File, ...] = ()
     directory: str | None = None
     listen: tuple[Address, ...] = ()
+    pool: str = ""
     claims: tuple[Address, ...] = ()
     host: str = ""
     cpu: float | None = None

@@ -15,7 +15,8 @@ import pytest
 
 from outgrow.supervisor import orphans
 from outgrow.supervisor.logs import Logs
-from outgrow.supervisor.supervisor import Change, Supervisor
+from outgrow.supervisor.node import Change
+from outgrow.supervisor.supervisor import Supervisor
 from outgrow.workload import Address, Workload
 from tests.support.ports import free_port
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from outgrow.supervisor.supervisor import describe
+from outgrow.supervisor.handover import group
+from outgrow.supervisor.node import describe
 from outgrow.workload import Address, Probe, Restart, Workload
 from tests.supervisor.conftest import (
     SERVER,
@@ -53,6 +54,62 @@ async def test_killed_and_back_without_a_refused_connection(fleet: Supervised) -
     assert fleet["app"].restarts == 1 and fleet.notes["app"].pid == fleet["app"].pid
     assert fleet.states("app") == ["starting", "ready", "restarting", "starting", "ready"]
     assert any(change.text.startswith("killed by SIGKILL; again in 0.5 s") for change in fleet.changes)
+
+
+BOTH = """
+import os, select, socket
+listeners = [socket.socket(fileno=int(each)) for each in os.environ["OUTGROW_LISTEN_FDS"].split(",")]
+for each in listeners:
+    each.listen()
+while True:
+    for ready in select.select(listeners, [], [])[0]:
+        connection, _ = ready.accept()
+        connection.recv(65536)
+        body = str(os.getpid()).encode()
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
+        connection.close()
+"""
+"""Listens itself, also where its predecessor's sockets were silenced, as every server of ours does."""
+
+
+def of_a_pool(name: str, address: Address, delay_s: float = 0.5) -> Workload:
+    own = free_address()
+    restart = Restart(first_delay_s=delay_s)
+    return Workload(
+        name, python(BOTH), listen=(address, own), pool="app", readiness=Probe("http", own), restart=restart
+    )
+
+
+async def test_of_a_pool_it_refuses_until_it_serves_again(fleet: Supervised) -> None:
+    """A balancer then asks another at once; the last one that is left keeps those who connect."""
+    one, other = free_address(), free_address()
+    await fleet.start(of_a_pool("app-1", one), of_a_pool("app-2", other))
+    for _ in range(2):
+        kill(fleet["app-1"].pid)
+        await eventually(lambda: fleet["app-1"].state == "restarting", "its death to be seen")
+        with pytest.raises(ConnectionRefusedError):
+            await ask(one)
+        assert await ask(other) == str(fleet["app-2"].pid)
+        await eventually(lambda: fleet["app-1"].state == "ready", "it again")
+        assert await ask(one) == str(fleet["app-1"].pid)
+    await fleet.supervisor.remove(["app-1"])
+    kill(fleet["app-2"].pid)
+    await eventually(lambda: fleet["app-2"].state == "restarting", "its death to be seen")
+    assert await ask(other) == str(fleet["app-2"].pid)
+
+
+async def test_at_a_shared_address_the_others_get_its_connections(fleet: Supervised) -> None:
+    address = free_address()
+    await fleet.start(of_a_pool("app-1", address, 0.3), of_a_pool("app-1.2", address))
+    left = str(fleet["app-1.2"].pid)
+    kill(fleet["app-1"].pid)
+    await eventually(lambda: fleet["app-1"].state == "restarting", "its death to be seen")
+    assert {await ask(address) for _ in range(30)} == {left}
+    await eventually(lambda: fleet["app-1"].state == "ready", "it again")
+    assert {await ask(address) for _ in range(60)} == {left, str(fleet["app-1"].pid)}
+    assert [each.name for each in group(fleet.supervisor.nodes, address)] == ["app-1.2", "app-1"]
+    await fleet.supervisor.remove(["app-1.2"])
+    assert await ask(address) == str(fleet["app-1"].pid)
 
 
 async def test_given_up_and_then_its_port_is_free_again(fleet: Supervised, tmp_path: Path) -> None:

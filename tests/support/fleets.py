@@ -18,7 +18,7 @@ import httpx
 from outgrow import cluster, stages
 from outgrow.cluster import NodeStatus, Status
 from outgrow.cluster.state import State
-from outgrow.supervisor.supervisor import Change
+from outgrow.supervisor.node import Change
 from outgrow.topology import Topology, parse_file
 from tests.support.ports import free_port
 

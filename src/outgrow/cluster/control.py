@@ -31,7 +31,7 @@ from outgrow.endpoints import Sessions
 from outgrow.errors import FleetBusy, FleetError, FleetNotRunning, OutgrowError, StateUnreadable, tell, told
 from outgrow.supervisor import orphans
 from outgrow.supervisor.limits import Limits
-from outgrow.supervisor.supervisor import Change
+from outgrow.supervisor.node import Change
 from outgrow.topology import Topology
 from outgrow.workload import Workload
 

@@ -22,7 +22,7 @@ from outgrow.cluster.fleet import Fleet
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Status
 from outgrow.errors import FleetError, OutgrowError
-from outgrow.supervisor.supervisor import Change
+from outgrow.supervisor.node import Change
 from outgrow.topology import Topology
 
 STOP_WITHIN_S = 60.0

@@ -25,7 +25,8 @@ from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.limits import Limits
 from outgrow.supervisor.logs import Logs
-from outgrow.supervisor.supervisor import Change, Node, Supervisor
+from outgrow.supervisor.node import Change, Node
+from outgrow.supervisor.supervisor import Supervisor
 from outgrow.topology import Topology
 from outgrow.topology.rules import complete, warnings
 from outgrow.workload import Address, Workload

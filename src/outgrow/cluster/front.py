@@ -24,8 +24,9 @@ from outgrow.engines import Placement
 from outgrow.engines.application import SUCCESSOR
 from outgrow.errors import FleetError, Misuse, NodeFailed, OutgrowError
 from outgrow.supervisor import handover, process
+from outgrow.supervisor.node import Change, Node
 from outgrow.supervisor.probe import http_status
-from outgrow.supervisor.supervisor import Change, Node, Supervisor
+from outgrow.supervisor.supervisor import Supervisor
 from outgrow.topology import Topology
 from outgrow.workload import File, Workload
 

@@ -21,7 +21,7 @@ from outgrow.engines.patroni_client import look
 from outgrow.engines.patroni_view import LEADER, View, view
 from outgrow.engines.postgres_waits import Waits
 from outgrow.errors import FleetError
-from outgrow.supervisor.supervisor import Change, Node
+from outgrow.supervisor.node import Change, Node
 
 EVERY_S = 0.5
 MEANWHILE_S = 0.1

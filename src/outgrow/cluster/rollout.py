@@ -24,8 +24,9 @@ from outgrow.cluster.front import Front
 from outgrow.engines import Placement
 from outgrow.errors import FleetError, Misuse, NodeFailed, OutgrowError
 from outgrow.supervisor import handover
+from outgrow.supervisor.node import Node
 from outgrow.supervisor.probe import http_status
-from outgrow.supervisor.supervisor import Node, Supervisor
+from outgrow.supervisor.supervisor import Supervisor
 from outgrow.topology import Topology
 from outgrow.topology.diff import diff
 from outgrow.topology.model import Deploy

@@ -91,6 +91,7 @@ class Application:
                 environment={**self._variables(), **self.balanced_by, **variables},
                 directory=str(self._place.code),
                 listen=(server.address, own),
+                pool=server.pool if self._balancer.engine is not None else "",
                 host=server.name + SUCCESSOR * self._place.slot,
                 cpu=self._cpu,
                 after=("migrate",),

@@ -11,7 +11,7 @@ from outgrow.supervisor import steering
 from outgrow.workload import Address
 
 if TYPE_CHECKING:
-    from outgrow.supervisor.supervisor import Node
+    from outgrow.supervisor.node import Node
 
 SETTLE_S = 0.05
 """For a connection whose first packet was on its way to the old socket."""
@@ -87,7 +87,9 @@ def among(members: list[Member], going: Collection[str]) -> tuple[int, int] | No
 def _sockets(nodes: Mapping[str, Node], address: Address) -> Iterator[tuple[str, socket.socket]]:
     for name, node in nodes.items():
         if node.sockets and address in node.workload.listen:
-            yield name, node.sockets[node.workload.listen.index(address)]
+            ours = node.sockets[node.workload.listen.index(address)]
+            if steering.listens(ours):
+                yield name, ours
 
 
 async def _until_accepted(sockets: Collection[socket.socket]) -> None:

@@ -45,6 +45,15 @@ def claim(address: Address, *, joins: bool = False) -> socket.socket:
     return bound
 
 
+def silence(listener: socket.socket) -> None:
+    """Connections are refused from now on, and those that wait are reset.
+
+    The socket keeps its address, and whoever has inherited it can listen again.
+    """
+    with contextlib.suppress(OSError):  # it does not listen
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 def _bound(address: Address, *, joins: bool) -> socket.socket:
     bound = socket.socket(_family(address.host), socket.SOCK_STREAM)
     try:

@@ -54,6 +54,11 @@ def waiting(sockets: Iterable[socket.socket]) -> int:
     return sum(int(struct.unpack_from("I", each, _WAITING_AT)[0]) for each in told)
 
 
+def listens(member: socket.socket) -> bool:
+    """Whether it takes connections: that of a server which is down may not."""
+    return bool(member.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 def listeners(address: Address) -> int:
     """How many sockets listen at exactly this address, whoever has them."""
     table = "tcp6" if ":" in address.host else "tcp"
