@@ -88,3 +88,16 @@ def test_the_number_outlives_the_fleet_and_a_person_has_the_last_word(fleet: Run
     assert servers(fleet) == 2, "as many as ran last"
     Command(fleet, "scale", "app=3").wait_done()
     wait_until(lambda: servers(fleet) == 2, "no more than the load needs", within_s=40)
+
+    file = fleet.directory / "outgrow.toml"
+    file.write_text(file.read_text().replace("\ncpu = 0.5\n", "\n"))
+    Command(fleet, "scale", "app=1").wait_done()
+    assert runs(fleet) is False and servers(fleet) == 1, "it is off, and a person says how many"
+    Command(fleet, "scale", "autoscale.cpu=0.5").wait_done()
+    assert runs(fleet) is True
+    wait_until(lambda: servers(fleet) == 2, "what is the least, again")
+
+
+def runs(fleet: RunningFleet) -> bool:
+    """Whether there is an autoscaler."""
+    return "autoscaler" in [node.name for node in fleet.status().nodes]

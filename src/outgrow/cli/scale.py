@@ -28,6 +28,7 @@ KEYS = {
     "app.workers": "application.workers",
     "app.cpu": "application.cpu",
     "database.replicas": "database.replicas",
+    **{key: key for key in ("autoscale.minimum", "autoscale.maximum", "autoscale.cpu", "autoscale.in_flight")},
 }
 _FIGURE = re.compile(r"([a-z][a-z0-9_.-]*)=(\d+(?:\.\d+)?)")
 
@@ -40,9 +41,9 @@ def command(figures: tuple[str, ...], directory: Path | None, as_json: bool) -> 
     """Change how much the running application has, while it serves.
 
     A FIGURE is app=N (servers), app.workers=N (processes on each), app.cpu=X (cores of each server),
-    POOL=N for another pool of the balancer, or database.replicas=N. Servers get requests when they are
-    ready; those that go finish what they have begun. It is written into outgrow.toml, too. Without a figure
-    the present ones are shown.
+    POOL=N for another pool of the balancer, database.replicas=N, or autoscale.cpu=X and its like, with which
+    servers come and go by themselves. Servers get requests when they are ready; those that go finish what
+    they have begun. It is written into outgrow.toml, too. Without a figure the present ones are shown.
     """
     where = application.directory_with_topology(directory)
     console = Console(as_json=as_json)

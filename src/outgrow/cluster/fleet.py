@@ -20,7 +20,7 @@ from outgrow.cluster.rollout import Rollout, Version, deployed
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Backups, NodeStatus, Status, judged
 from outgrow.endpoints import Endpoints
-from outgrow.engines import dashboard
+from outgrow.engines import autoscaler, dashboard
 from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.limits import Limits
@@ -151,6 +151,7 @@ class Fleet:
             wanted = _with_servers(wanted, self._topology.application.count)
         await self._become(wanted)
         self._written = topology.application.count
+        await self._switch_autoscaler()
         if plan.replicated(self._topology) and plan.replicated(topology):
             await self._copies(topology.database.replicas)
 
@@ -196,8 +197,18 @@ class Fleet:
             self._topology, self._place = after
             self._state.releases = releases.added(line, release)
             self._state.note(self._state.notes)
+            await self._switch_autoscaler()
         finally:
             await asyncio.to_thread(releases.tidy, self._place, self._state.releases, release)
+
+    async def _switch_autoscaler(self) -> None:
+        """It comes with the first target in outgrow.toml, and goes with the last."""
+        assert self._supervisor is not None
+        wanted = plan.autoscaler(self._topology, self._place)
+        if not wanted:
+            await self._supervisor.remove([autoscaler.NAME])
+        elif autoscaler.NAME not in self._nodes:
+            await self._unless_stopped(self._supervisor.start(wanted))
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Raises FleetError when the fleet is stopped before it is done."""

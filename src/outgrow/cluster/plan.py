@@ -100,7 +100,7 @@ def plan(
     if moving is not None:
         document = replace(document, sessions=_found_again(moving, sessions_url))
     dashboard = Dashboard(topology, placement, dashboard_port)
-    beside = (*Autoscaler(topology, placement).workloads(), *dashboard.workloads())
+    beside = (*autoscaler(topology, placement), *dashboard.workloads())
     if database is not None and topology.backup.directory is not None:
         from outgrow.engines.backup import Backup
 
@@ -169,6 +169,11 @@ def front(topology: Topology, placement: Placement) -> tuple[Workload, ...]:
     """
     application, engine = _front(topology, placement)
     return (*application.processes(), *_balancers(topology, engine))
+
+
+def autoscaler(topology: Topology, placement: Placement) -> tuple[Workload, ...]:
+    """What changes the number of servers by itself; nothing where [autoscale] has no target."""
+    return Autoscaler(topology, placement).workloads()
 
 
 def balancer(topology: Topology, placement: Placement, *, without: str = "") -> Envoy | None:
