@@ -304,6 +304,21 @@ def test_sessions_that_are_lost() -> None:
     assert not verdict.sessions_kept(history, "another").held, "nobody has asked"
 
 
+def test_what_became_of_releases() -> None:
+    def told(*texts: str) -> History:
+        said = (Happening(11.0 + at, "note", verdict.RELEASE, text) for at, text in enumerate(texts))
+        return History(attempts=(), calm=CALM, ended=ENDED, happenings=tuple(said))
+
+    there, back = (f"{number} {verdict.RUNS}" for number in (7, 6))
+    gone, ill = "7 has gone again: it is slow: its p95", "7 has gone again: /health/deep says 503"
+    assert verdict.released(told(there, back), "", runs=2).held
+    for wrong in ((there,), (gone,), (gone, back), ()):
+        assert not verdict.released(told(*wrong), "", runs=2).held
+    assert verdict.released(told(gone), "", runs=0, because="is slow").held
+    for wrong in ((ill,), (there, back), (there,), ()):
+        assert not verdict.released(told(*wrong), "", runs=0, because="is slow").held
+
+
 def test_a_balancer_that_counts_anew_is_no_traffic() -> None:
     """One that was restarted begins at nothing."""
     restarted = sampled([(11, 60, False), (12, 60, False), (13, 0, False), (14, 0, False)])

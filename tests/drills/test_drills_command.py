@@ -23,7 +23,8 @@ from tests.support.ports import free_port
 from tests.support.source import ROOT
 
 LOAD = ("--rate", "40", "--users", "30")
-PATIENCE_S = 100
+PATIENCE_S = 220
+pytestmark = pytest.mark.timeout(240)
 TOPOLOGY = """
 [cache]
 # In each process, it does not hear of what was written at another server.
@@ -31,6 +32,9 @@ engine = "off"
 
 [dashboard]
 enabled = false
+
+[deploy]
+watch = "4s"
 
 [balancer]
 attempt_timeout = "2s"
@@ -108,6 +112,29 @@ def test_pause_server(fleet: RunningFleet, tmp_path: Path) -> None:
     history = msgspec.json.decode((tmp_path / "report.json").read_bytes())["history"]
     assert len(history["attempts"]) == document["requests"] and history["samples"]
     assert fleet.healthy()
+
+
+def test_deploy(fleet: RunningFleet, tmp_path: Path) -> None:
+    before = fleet.status().release
+    document, _ = drilled(fleet, "deploy", tmp_path / "report.txt")
+    assert broken(document) == []
+    told = [each["text"] for each in document["happenings"] if each["node"] == "release"]
+    assert told == [f"{before + 1} runs on every server", f"{before} runs on every server"]
+    assert audited(fleet) == ("drill: deploy", "held")
+
+
+def test_deploy_slow(fleet: RunningFleet, tmp_path: Path) -> None:
+    before = fleet.status().release
+    document, _ = drilled(fleet, "deploy-slow", tmp_path / "report.txt")
+    assert broken(document, but="p99") == []
+    assert fleet.status().release == before and not (fleet.state.folder / "drill.json").exists()
+    assert audited(fleet)[0] == "drill: deploy-slow"
+
+
+def audited(fleet: RunningFleet) -> tuple[str, str]:
+    """The last line of the audit: what it was, and how it ended."""
+    line = msgspec.json.decode((fleet.state.growth / "audit.jsonl").read_bytes().splitlines()[-1])
+    return line["move"], line["outcome"]
 
 
 def test_what_is_refused(fleet: RunningFleet, tmp_path: Path) -> None:

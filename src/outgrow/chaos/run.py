@@ -16,7 +16,7 @@ from outgrow.chaos.drills.drill import Drill, OwnLoad
 from outgrow.chaos.faults.left import Left
 from outgrow.chaos.history import Attempt, Happening, History
 from outgrow.chaos.report import Report, report
-from outgrow.chaos.scene import Place, Scene
+from outgrow.chaos.scene import Place, Scene, leave_release
 from outgrow.cluster.control import Request, change
 from outgrow.cluster.state import State
 from outgrow.errors import FleetNotRunning, Misuse
@@ -64,6 +64,9 @@ async def _undo_left(left: Left, place: Place) -> None:
     if left.changed:
         await change(place.directory, Request("become", topology=place.topology), tell=lambda _: None)
         left.forget(changed=True)
+    if left.release is not None:
+        await leave_release(place.directory, place.topology, *left.release)
+        left.forget(release=True)
 
 
 async def _require_ready(drill: Drill, place: Place) -> None:

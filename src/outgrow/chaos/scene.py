@@ -14,10 +14,12 @@ from outgrow import cluster
 from outgrow.chaos.faults.fault import Fault, injected
 from outgrow.chaos.faults.left import Left
 from outgrow.chaos.history import Attempt, Happening, Kind
+from outgrow.chaos.verdict import RELEASE, RUNS
 from outgrow.chaos.watch import Watch
-from outgrow.cluster import NodeStatus, Status, control
+from outgrow.cluster import NodeStatus, Status, control, releases
 from outgrow.cluster.control import Request
-from outgrow.errors import FleetError, OutgrowError
+from outgrow.cluster.state import State
+from outgrow.errors import FleetError, NodeFailed, OutgrowError
 from outgrow.load.client import Answer, Failure, Pool
 from outgrow.load.target import resolve
 from outgrow.supervisor import orphans
@@ -35,6 +37,13 @@ class Place(NamedTuple):
     directory: Path
     topology: Topology
     events: int | None = None
+
+
+class Release(NamedTuple):
+    """Its number, and the folder of its code."""
+
+    number: int
+    folder: Path
 
 
 class Scene:
@@ -140,6 +149,41 @@ class Scene:
             await asyncio.shield(asyncio.ensure_future(self.become(self.topology)))
             self.left.forget(changed=True)
 
+    @asynccontextmanager
+    async def another_release(self) -> AsyncIterator[Release]:
+        """A copy of the release that runs, to deploy within the block; after it, that release runs again.
+
+        Raises OutgrowError when none is kept of what runs.
+        """
+        state = State(self.directory)
+        if not (ran := state.ran()):
+            raise OutgrowError(
+                "no release of what runs is kept, to go back to",
+                hint="`outgrow deploy` makes one of any size",
+            )
+        place = state.placement()
+        copy = await asyncio.to_thread(releases.again, place, ran[-1])
+        self.left.add(release=(copy, ran[-1]))
+        try:
+            yield Release(copy, place._replace(release=copy).code)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._back(copy, ran[-1])))
+            self.left.forget(release=True)
+
+    async def _back(self, copy: int, before: int) -> None:
+        if await leave_release(self.directory, self.topology, copy, before):
+            self.watch.note("note", RELEASE, f"{before} {RUNS}")
+
+    async def deploy(self, release: int, topology: Topology) -> None:
+        """Bring it to every server. What becomes of it is noted."""
+        request = Request("deploy", topology=topology, release=release)
+        try:
+            await control.change(self.directory, request, tell=lambda change: None)
+        except NodeFailed as error:
+            self.watch.note("note", RELEASE, f"{release} has gone again: {error.message}")
+        else:
+            self.watch.note("note", RELEASE, f"{release} {RUNS}")
+
     async def probe(self, url: str, name: str) -> None:
         """Ask this address for its health on new connections, until cancelled; it is recorded as `name`."""
         target = resolve(url)
@@ -158,6 +202,17 @@ class Scene:
                 )
             )
             await asyncio.sleep(PROBE_EVERY_S)
+
+
+async def leave_release(directory: Path, topology: Topology, copy: int, before: int) -> bool:
+    """Run the release before again if the copy runs. Returns whether it did. Raises what the fleet raises."""
+    # Behind a deploy that goes on though whoever asked for it was stopped: one change is done at a time.
+    await control.change(directory, Request("remove"), tell=lambda change: None)
+    if State(directory).ran()[-1:] != (copy,):
+        return False
+    request = Request("deploy", topology=topology, release=before)
+    await control.change(directory, request, tell=lambda change: None)
+    return True
 
 
 async def _ask(pool: Pool, data: bytes) -> Answer | Failure:

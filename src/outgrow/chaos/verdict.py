@@ -22,6 +22,9 @@ FACTOR = 2.0
 
 CASES_MAX = 10
 
+RELEASE, RUNS = "release", "runs on every server"
+"""Who it was in the happenings that tell of a deploy, and how those end that were done."""
+
 
 class Finding(msgspec.Struct, frozen=True):
     """One promise: whether it was kept, the figures in words and as numbers, and the first cases if not."""
@@ -109,6 +112,14 @@ def _reads_of_marks(history: History) -> Iterable[tuple[int, Attempt]]:
         if each.key and each.reads and not each.failure:
             told = [version for ended, version in knows[each.session, each.key] if ended <= each.sent]
             yield max(told, default=0), each
+
+
+def released(history: History, promise: str, *, runs: int, because: str = "") -> Finding:
+    """So many releases were brought to every server; else the last one went again, for this reason."""
+    said = [each.text for each in history.happenings if each.kind == "note" and each.node == RELEASE]
+    ran = [each for each in said if each.endswith(RUNS)]
+    held = len(ran) == len(said) == runs if runs else not ran and bool(said) and because in said[-1]
+    return Finding(promise, held, "; ".join(said) or "none was deployed", {"releases": len(ran)})
 
 
 def sessions_kept(history: History, request: str, promise: str = "No user loses their session.") -> Finding:

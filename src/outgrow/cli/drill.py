@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from outgrow.cli.console import Console, bad, dim, good, strong
 from outgrow.cli.formatting import Command
 from outgrow.cli.load import FILE, Watching, scenario_file
 from outgrow.cli.stopping import SIGNALS, until_stopped
-from outgrow.errors import Misuse
+from outgrow.errors import Misuse, OutgrowError
 
 if TYPE_CHECKING:
     from outgrow.chaos.drills import Drill
@@ -79,7 +80,7 @@ def command(
     place = _place(directory, events)
     load = _changed(scenario_file(directory, scenario), changes)
     _require_consent(drill, place, yes=yes)
-    report = _run(drill, place, load, console)
+    report = _run_noted(drill, place, load, console)
     written.write(report_file, report, html, text, console)
     _show(report, console)
     return 0 if report.held else 1
@@ -142,6 +143,28 @@ def _require_consent(drill: Drill, place: Place, *, yes: bool) -> None:
         raise Misuse(what, hint="--yes if that is what you want")
     if not click.confirm(f"{what}. Do it?", err=True):
         raise Misuse("nothing was done")
+
+
+def _run_noted(drill: Drill, place: Place, scenario: Scenario, console: Console) -> Report:
+    """With a line in the audit that says how it has ended."""
+    from outgrow.cluster.state import State
+    from outgrow.growth import journal as journals
+
+    began, outcome = time.time(), "interrupted"
+    try:
+        report = _run(drill, place, scenario, console)
+        broken = [each.promise.rstrip(".") for each in report.findings if not each.held]
+        outcome = f"broken: {'; '.join(broken)}" if broken else "held"
+        return report
+    except Misuse:
+        outcome = ""  # nothing was done
+        raise
+    except OutgrowError as error:
+        outcome = f"failed: {error.message}"
+        raise
+    finally:
+        if outcome:
+            journals.audit(State(place.directory).growth, began, f"drill: {drill.name}", "", outcome)
 
 
 def _run(drill: Drill, place: Place, scenario: Scenario, console: Console) -> Report:

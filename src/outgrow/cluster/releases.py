@@ -46,6 +46,15 @@ def make(place: Placement, left_out: Collection[Path] = ()) -> int:
 
     `left_out` are files and folders of data in it. Raises FleetError, and leaves nothing half then.
     """
+    return _keep(place, place.application, left_out)
+
+
+def again(place: Placement, release: int) -> int:
+    """Keep a release once more, under the next number, which is returned. Raises FleetError likewise."""
+    return _keep(place, place.releases / str(release), ())
+
+
+def _keep(place: Placement, code: Path, left_out: Collection[Path]) -> int:
     found = number(place)
     unfinished, whole = place.releases / f"{found}.new", place.releases / str(found)
     skipped = {path.resolve() for path in left_out}
@@ -54,7 +63,7 @@ def make(place: Placement, left_out: Collection[Path] = ()) -> int:
         for old in place.releases.glob("*.new"):
             shutil.rmtree(old)
         shutil.copytree(
-            place.application,
+            code,
             unfinished,
             symlinks=True,
             ignore=lambda folder, names: [each for each in names if _skip(Path(folder, each), skipped)],
@@ -63,7 +72,7 @@ def make(place: Placement, left_out: Collection[Path] = ()) -> int:
     except (OSError, shutil.Error) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise FleetError(
-            f"the application's folder cannot be copied to {whole}: {error}",
+            f"the application's code, {code}, cannot be copied to {whole}: {error}",
             hint="see whether its files can be read, and whether the disk is full",
         ) from error
     return found

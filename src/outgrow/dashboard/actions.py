@@ -25,6 +25,8 @@ END_WITHIN_S = 2.0
 TAIL_BYTES = 16384
 LOG_BYTES_MAX = 1024 * 1024
 WORDS_MAX = 300
+MISUSED = 2
+"""The exit code of a command that was called wrongly: it has done nothing."""
 
 
 ELSEWHERE = {"kill-supervisor"}
@@ -105,13 +107,15 @@ class Actions:
         return 0
 
     async def _run(self, arguments: Sequence[str]) -> None:
-        code = 1
+        code = MISUSED
         try:
             code = await self._command(arguments)
         except OSError as error:
             self._ended("failed", f"it cannot be started: {error.strerror}")
         else:
             self._ended("done" if code == 0 else "failed", self._said())
+        if code == MISUSED:
+            self._tell_of_drill()
 
     async def _command(self, arguments: Sequence[str]) -> int:
         with self._log.open("ab") as log:
@@ -134,8 +138,11 @@ class Actions:
     def _ended(self, outcome: Literal["done", "failed"], line: str) -> None:
         assert self._last is not None
         self._last = msgspec.structs.replace(self._last, ended=time.time(), outcome=outcome, line=line)
-        if self._last.says.startswith("Drill"):
-            self._tell("drill", f"{self._last.says.removeprefix('Drill ')}: {line}")
+
+    def _tell_of_drill(self) -> None:
+        """Of one that did nothing, and so left no line in the audit."""
+        if self._last is not None and self._last.says.startswith("Drill"):
+            self._tell("drill", f"{self._last.says.removeprefix('Drill ')}: {self._last.line}")
 
     def _said(self) -> str:
         """The last line that it has written, in words."""

@@ -124,18 +124,17 @@ class Journal:
 
 
 def audit(folder: Path, began: float, what: str, to: str, outcome: str) -> None:
-    """The line of a change that needs no journal."""
+    """The line of a change that needs no journal. It may be written beside others."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     line = {"began": began, "ended": time.time(), "who": who(), "move": what, "to": to, "outcome": outcome}
     _append(folder / "audit.jsonl", msgspec.json.encode(line))
 
 
 def _append(path: Path, line: bytes, *, after: int | None = None) -> None:
     """Add a line and wait for the disk. `after` lines are whole; half a one behind them goes."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_APPEND if after is None else 0), 0o600)
     try:
-        if after is None:
-            os.lseek(descriptor, 0, os.SEEK_END)
-        else:
+        if after is not None:
             whole = os.pread(descriptor, os.fstat(descriptor).st_size, 0).split(b"\n")[:after]
             os.ftruncate(descriptor, sum(len(each) + 1 for each in whole))
             os.lseek(descriptor, 0, os.SEEK_END)

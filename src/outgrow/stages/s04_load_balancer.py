@@ -38,6 +38,11 @@ STAGE = Stage(
             ("lose-database", "pause-server"),
         ),
         Promise("Servers come and go without a failed request.", "tests/drills/test_scale.py", ("scale",)),
+        Promise(
+            "A new version comes server by server without a failed request, and goes again when it is slow.",
+            "tests/drills/test_deploy.py",
+            ("deploy", "deploy-slow"),
+        ),
     ),
     cost="One more hop, and one more thing that must not die: it wants a standby.",
     change=change,

@@ -15,6 +15,8 @@ TABLE = {
     "lose-database": "outgrow.chaos.drills.lose_database:LoseDatabase",
     "slow-server": "outgrow.chaos.drills.slow_server:SlowServer",
     "scale": "outgrow.chaos.drills.scale:Scale",
+    "deploy": "outgrow.chaos.drills.deploy:Deploy",
+    "deploy-slow": "outgrow.chaos.drills.deploy_slow:DeploySlow",
     "restart-balancer": "outgrow.chaos.drills.restart_balancer:RestartBalancer",
     "lose-session": "outgrow.chaos.drills.lose_session:LoseSession",
     "kill-database": "outgrow.chaos.drills.kill_database:KillDatabase",

@@ -2,6 +2,7 @@
 
 paused    processes that may have been stopped: SIGCONT
 changed   the fleet was given another topology than outgrow.toml's
+release   a release that may run, and the one before it, which is to run
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Kept(msgspec.Struct):
     boot: str = ""
     paused: list[Note] = []
     changed: bool = False
+    release: tuple[int, int] | None = None
 
 
 class Left:
@@ -50,16 +52,32 @@ class Left:
         finally:
             os.close(descriptor)
 
-    def add(self, paused: Sequence[Note] = (), *, changed: bool = False) -> None:
+    def add(
+        self, paused: Sequence[Note] = (), *, changed: bool = False, release: tuple[int, int] | None = None
+    ) -> None:
         """Remember these, before they are done."""
         kept = self._read()
-        self._write(Kept(orphans.boot_id(), [*kept.paused, *paused], kept.changed or changed))
+        self._write(
+            Kept(
+                orphans.boot_id(),
+                [*kept.paused, *paused],
+                changed=kept.changed or changed,
+                release=release or kept.release,
+            )
+        )
 
-    def forget(self, paused: Sequence[Note] = (), *, changed: bool = False) -> None:
+    def forget(self, paused: Sequence[Note] = (), *, changed: bool = False, release: bool = False) -> None:
         """These have been undone."""
         kept = self._read()
         still = [each for each in kept.paused if each not in paused]
-        self._write(Kept(kept.boot, still, kept.changed and not changed))
+        self._write(
+            Kept(
+                kept.boot,
+                still,
+                changed=kept.changed and not changed,
+                release=None if release else kept.release,
+            )
+        )
 
     def wake(self) -> int:
         """Let every process that was left stopped go on. Returns how many there were."""
@@ -74,6 +92,11 @@ class Left:
         """Whether the fleet may be another topology than outgrow.toml's."""
         return self._read().changed
 
+    @property
+    def release(self) -> tuple[int, int] | None:
+        """The release that a drill has brought, and the one that is to run."""
+        return self._read().release
+
     def _read(self) -> Kept:
         try:
             kept = msgspec.json.decode(self._file.read_bytes(), type=Kept)
@@ -82,7 +105,7 @@ class Left:
         return kept if kept.boot == orphans.boot_id() else Kept()
 
     def _write(self, kept: Kept) -> None:
-        if not kept.paused and not kept.changed:
+        if not (kept.paused or kept.changed or kept.release):
             self._file.unlink(missing_ok=True)
             return
         temporary = self._file.with_suffix(".new")
