@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from outgrow.cli import application, options
-from outgrow.cli.changing import until_stopped
 from outgrow.cli.console import Console, good
 from outgrow.cli.formatting import Command
+from outgrow.cli.stopping import until_stopped
 
 
 @click.command(cls=Command)

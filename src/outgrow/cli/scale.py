@@ -28,7 +28,7 @@ KEYS = {
     "app.workers": "application.workers",
     "app.cpu": "application.cpu",
     "database.replicas": "database.replicas",
-    **{key: key for key in ("autoscale.minimum", "autoscale.maximum", "autoscale.cpu", "autoscale.in_flight")},
+    **{f"autoscale.{key}": f"autoscale.{key}" for key in ("minimum", "maximum", "cpu", "in_flight")},
 }
 _FIGURE = re.compile(r"([a-z][a-z0-9_.-]*)=(\d+(?:\.\d+)?)")
 
