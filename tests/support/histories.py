@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from outgrow.chaos.operations import Kind, Operation, Outcome
+from tests.support.fleets import wait_until
 from tests.support.registers import KEYS, Client, Refused, Tokens, Told
 
 HANDED_MAX = 50
@@ -87,6 +88,15 @@ class Player:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
+
+    def wait_for(self, count: int, kind: Kind = "read") -> None:
+        """From a thread: until so many more of them have succeeded."""
+
+        def done() -> int:
+            return sum(each.kind == kind and each.outcome == "ok" for each in list(self.operations))
+
+        wanted = done() + count
+        wait_until(lambda: done() >= wanted, f"{count} operations")
 
     def ports(self) -> Counter[str]:
         """How many reads each server has answered."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from outgrow import Outgrow
 from outgrow.chaos.operations import Operation
 from outgrow.endpoints import Database, Endpoints, Secrets, Shard
-from tests.support.histories import Player
+from tests.support.histories import Mix, Player
 from tests.support.registers import InProcess, create, last
 from tests.support.troubles import Troubles
 
@@ -44,24 +44,29 @@ class Stage:
         """What the primary has in the end."""
         return await last(self.url)
 
-    def player(self, level: str) -> Player:
+    def player(self, level: str, mix: Mix = Mix()) -> Player:  # noqa: B008, it is frozen
         """Sessions that read at this level."""
-        return Player(InProcess(self.og, level))
+        return Player(InProcess(self.og, level), mix)
 
     async def work(self, player: Player, until: Callable[[], bool]) -> None:
         """Let them work, and every message be heard."""
         await player.play(at_once=AT_ONCE, until=until)
         await self.og.queue.drain()
 
-    async def play(self, level: str, trouble: Callable[[], None] = lambda: None) -> Player:
+    async def play(
+        self,
+        level: str,
+        trouble: Callable[[Player], object] = lambda player: None,
+        mix: Mix = Mix(),  # noqa: B008, it is frozen
+    ) -> Player:
         """At work before, during and after the trouble (in a thread), until there was enough."""
-        player, ended = self.player(level), False
+        player, ended = self.player(level, mix), False
 
         async def disturb() -> None:
             nonlocal ended
             try:
                 await asyncio.sleep(CALM_S)
-                await asyncio.to_thread(trouble)
+                await asyncio.to_thread(trouble, player)
                 await asyncio.sleep(CALM_S)
             finally:
                 ended = True

@@ -36,29 +36,33 @@ class Troubles:
         replica.kill()
         replica.start()
 
-    def pause(self, seconds: float) -> None:
-        """A replica receives, and applies nothing."""
+    def pause(self, until: Callable[[], None]) -> None:
+        """A replica receives, and applies nothing, as long as this takes."""
         replica = self.cluster.replicas[-1]
         replica.execute("SELECT pg_wal_replay_pause()")
-        time.sleep(seconds)
-        replica.execute("SELECT pg_wal_replay_resume()")
+        try:
+            until()
+        finally:
+            replica.execute("SELECT pg_wal_replay_resume()")
 
-    def hang(self, seconds: float) -> None:
-        """A replica keeps its connections, and answers nothing."""
+    def hang(self, until: Callable[[], None]) -> None:
+        """A replica keeps its connections, and answers nothing, as long as this takes."""
         replica = self.cluster.replicas[-1]
         stopped = replica.freeze()
-        time.sleep(seconds)
-        replica.thaw(stopped)
+        try:
+            until()
+        finally:
+            replica.thaw(stopped)
 
-    def fail_over(self, *, kill: bool = True, cut_off_s: float = 0.0) -> PostgresServer:
+    def fail_over(self, *, kill: bool = True, cut_off: Callable[[], None] | None = None) -> PostgresServer:
         """The primary dies, the most advanced replica is promoted, the others follow it. Returns the old one.
 
-        With `cut_off_s` no replica has received what the primary acknowledged for so long: it is lost.
+        With `cut_off` no replica receives what the primary acknowledges as long as that takes: it is lost.
         Without `kill` the old primary is left as it is.
         """
-        if cut_off_s:
+        if cut_off is not None:
             self._cut_off()
-            time.sleep(cut_off_s)
+            cut_off()
         old, replicas = self.cluster.primary, self.cluster.replicas
         if kill:
             old.kill()

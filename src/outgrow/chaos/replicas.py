@@ -70,15 +70,15 @@ async def until_taken_over(scene: Scene, before: str, within_s: float) -> bool:
     return await scene.until(another, within_s)
 
 
-async def until_whole(scene: Scene, name: str, within_s: float = WHOLE_WITHIN_S) -> None:
-    """Until every node has its role and is on one timeline; noted as this node's return."""
+async def until_whole(scene: Scene, name: str, note: str = AGAIN) -> None:
+    """Until every node has its role and is on one timeline, which is noted of this one."""
 
     async def whole() -> bool:
         nodes = [each for each in await scene.nodes("database") if each.role]
         return len(nodes) == scene.topology.database.copies + 1 and len({n.timeline for n in nodes}) == 1
 
-    if await scene.until(whole, within_s):
-        scene.watch.note("note", name, AGAIN)
+    if await scene.until(whole, WHOLE_WITHIN_S):
+        scene.watch.note("note", name, note)
 
 
 def taken_over(history: History, topology: Topology, *, within_s: float = TAKEOVER_S) -> Iterator[Finding]:

@@ -36,11 +36,13 @@ STAGE = Stage(
     promises=(
         Promise(
             "Every session reads its own writes and never goes back in time.",
-            "tests/unit/test_bookmark.py",
+            "tests/contract/test_guarantees.py",
+            ("replica-lag", "kill-replica"),
         ),
         Promise(
             "A failover loses nothing that was promised and never ends with two primaries.",
             "tests/cluster/test_replicas.py",
+            ("kill-primary", "lose-host", "pause-primary", "cut-primary", "lose-etcd"),
         ),
     ),
     cost=(

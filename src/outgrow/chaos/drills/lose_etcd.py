@@ -36,7 +36,7 @@ class LoseEtcd:
         notes = [Note(pid, orphans.start_time(pid) or 0) for pid in pids]
         async with scene.fault(Pause("etcd", notes), "etcd"):
             await scene.rest(GONE_FOR_S)
-        await until_whole(scene, "etcd")
+        await until_whole(scene, "etcd", "every node is in order")
         await scene.rest(WATCHED_S)
 
     def verdict(self, history: History, topology: Topology) -> Iterator[Finding]:
