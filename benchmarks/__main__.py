@@ -42,10 +42,6 @@ def _end(number: int, frame: object) -> None:
 
 
 def _run(name: str, *, quick: bool) -> str:
-    if name == "kinds":
-        from benchmarks import example
-
-        return example.run_kinds(quick=quick)
     module = importlib.import_module(f"benchmarks.{name}")
     text: str = module.run(quick=quick)
     return text

@@ -7,23 +7,25 @@ middleware there is no scope, no bookmark, no metrics, no access log. CPU is tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
 
 from benchmarks import machine, report, versions
+from benchmarks.bench import Bench, Pair
+from benchmarks.bench import Plan as ExamplePlan
 from benchmarks.client import Session, closed_loop
 from benchmarks.data import FULL, make
-from benchmarks.example import PLAN, QUICK, Bench, Peak
-from benchmarks.example import Plan as ExamplePlan
+from benchmarks.example import QUICK
 from benchmarks.mix import Request
 from benchmarks.servers import ROOT, Application, open_databases
 from benchmarks.versions import EXAMPLE_OFF, Version, outgrow_application
 from outgrow.runtime.database.migrate import migrate
 
 CONNECTIONS = 16
+EXAMPLE = ExamplePlan(rounds=3, warm_up=15.0, warm_up_requests=30_000, turns=8, turn=1.0, latency=0.0)
 WITHOUT, WITH, LOGGED = "without", "with, access log off", "with, access log on"
 
 
@@ -48,7 +50,7 @@ def run(*, quick: bool = False) -> str:
     plan = Plan(rounds=2, measured=0.7) if quick else Plan(rounds=9, measured=2.5)
     with machine.pinned(machine.client_core()):
         small = [_small(path, plan) for path in ("/bytes", "/row")]
-        realistic = _example(QUICK if quick else PLAN)
+        realistic = _example(QUICK if quick else EXAMPLE)
     return "\n\n".join((*small, realistic))
 
 
@@ -115,16 +117,15 @@ def _example(plan: ExamplePlan) -> str:
     try:
         bench = Bench(databases, make(FULL), plan, [version for pair in pairs.values() for version in pair])
         asyncio.run(versions.load_all(databases.create, bench.data, [EXAMPLE_OFF]))
-        peaks = {version.name: Peak() for version in bench.versions}
-        for number in range(plan.rounds):
-            for pair in pairs.values():
-                for version in pair if number % 2 else pair[::-1]:
-                    bench.peak(version, peaks[version.name], bench.requests)
+        found = {cache: Pair() for cache in pairs}
+        for _ in range(plan.rounds):
+            for cache, (bare, whole) in pairs.items():
+                bench.compare(bare, whole, found[cache], bench.requests)
     finally:
         databases.close()
-    rows = [_example_row(bare, whole, peaks) for bare, whole in pairs.values()]
+    rows = [_example_row(f"cache {'on' if cache else 'off'}", pair) for cache, pair in found.items()]
     head = ["the example's mix on SQLite", "CPU us without", "CPU us with", "rate to that without"]
-    share = report.median(_shares(*pairs[False], peaks))
+    share = report.median(found[False].ratios)
     line = report.verdict(
         "throughput that Outgrow takes from the example, cache off",
         100 * (1 - share),
@@ -144,15 +145,6 @@ def _variant(cache: bool, *, bare: bool) -> Version:
     return Version(name, EXAMPLE_OFF.schema, EXAMPLE_OFF.load, start)
 
 
-def _shares(bare: Version, whole: Version, peaks: Mapping[str, Peak]) -> Sequence[float]:
-    pairs = zip(peaks[whole.name].rates, peaks[bare.name].rates, strict=True)
-    return [one / other for one, other in pairs]
-
-
-def _example_row(bare: Version, whole: Version, peaks: Mapping[str, Peak]) -> list[str]:
-    return [
-        whole.name.partition(",")[0],
-        report.spread(peaks[bare.name].application, ".0f"),
-        report.spread(peaks[whole.name].application, ".0f"),
-        report.spread(_shares(bare, whole, peaks)),
-    ]
+def _example_row(name: str, pair: Pair) -> list[str]:
+    bare, whole = pair.first.application, pair.second.application
+    return [name, report.spread(bare, ".0f"), report.spread(whole, ".0f"), report.spread(pair.ratios)]

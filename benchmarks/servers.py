@@ -28,18 +28,18 @@ wal_level = replica
 
 
 class Databases(Protocol):
-    """Where the versions' data is. `create` gives an empty database, `copy` a fresh copy of it."""
+    """Where the versions' data is. `create` gives an empty database, `copy` a fresh copy."""
 
     engine: str
 
     def create(self, schema: str) -> str: ...
-    def copy(self, schema: str) -> str: ...
+    def copy(self, schema: str, name: str = "run") -> str: ...
     def cpu_seconds(self) -> float: ...
     def close(self) -> None: ...
 
 
 class SQLiteFiles:
-    """A file for each schema, and one that is its copy."""
+    """A file for each schema, and for each of its copies."""
 
     engine = "sqlite"
 
@@ -49,8 +49,8 @@ class SQLiteFiles:
     def create(self, schema: str) -> str:
         return f"sqlite:///{self._directory / schema}.db"
 
-    def copy(self, schema: str) -> str:
-        copy = self._directory / f"{schema}-run.db"
+    def copy(self, schema: str, name: str = "run") -> str:
+        copy = self._directory / f"{schema}-{name}.db"
         for suffix in ("", "-wal", "-shm"):
             Path(f"{copy}{suffix}").unlink(missing_ok=True)
         for suffix in ("", "-wal"):
@@ -82,12 +82,12 @@ class PostgresDatabases:
         self.server.execute(f'CREATE DATABASE "{schema}"')
         return self.server.url(schema)
 
-    def copy(self, schema: str) -> str:
-        name = f"{schema}_run"
-        self.server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        self.server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{schema}"')
+    def copy(self, schema: str, name: str = "run") -> str:
+        copy = f"{schema}_{name}"
+        self.server.execute(f'DROP DATABASE IF EXISTS "{copy}" WITH (FORCE)')
+        self.server.execute(f'CREATE DATABASE "{copy}" TEMPLATE "{schema}"')
         self.server.execute("CHECKPOINT")
-        return self.server.url(name)
+        return self.server.url(copy)
 
     def cpu_seconds(self) -> float:
         assert self.server.process is not None
