@@ -12,7 +12,7 @@ from benchmarks.servers import open_databases
 from benchmarks.versions import CONVENTIONAL, EXAMPLE_OFF, EXAMPLE_ON, SKETCH, VERSIONS, Version
 
 ENGINES = ("postgres", "sqlite")
-PLAN = Plan(rounds=5, warm_up=15.0, warm_up_requests=30_000, turns=8, turn=1.0, latency=8.0)
+PLAN = Plan(rounds=5, warm_up=15.0, warm_up_requests=30_000, turns=6, turn=1.0, latency=8.0)
 QUICK = Plan(rounds=1, warm_up=4.0, warm_up_requests=4_000, turns=2, turn=1.0, latency=2.0)
 LATENCY_RUNS = 3
 

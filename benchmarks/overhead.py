@@ -25,7 +25,7 @@ from benchmarks.versions import EXAMPLE_OFF, Version, outgrow_application
 from outgrow.runtime.database.migrate import migrate
 
 CONNECTIONS = 16
-EXAMPLE = ExamplePlan(rounds=3, warm_up=15.0, warm_up_requests=30_000, turns=8, turn=1.0, latency=0.0)
+EXAMPLE = ExamplePlan(rounds=3, warm_up=15.0, warm_up_requests=30_000, turns=6, turn=1.0, latency=0.0)
 WITHOUT, WITH, LOGGED = "without", "with, access log off", "with, access log on"
 
 
