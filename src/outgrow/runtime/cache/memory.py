@@ -55,7 +55,11 @@ class Reading:
 
     def keepable(self) -> bool:
         """Whether it is intact, and read no earlier than the newest invalidation of each tag."""
-        return self.intact() and all(self._at(tag.hash) >= tag.floor for tag, _ in self.note)
+        older, position = self.older, self.position
+        for tag, version in self.note:
+            if tag.version != version or older.get(tag.hash, position) < tag.floor:
+                return False
+        return True
 
     def covers(self, bookmark: Bookmark) -> bool:
         """Whether the session wrote none of these tags after they were read."""
@@ -77,10 +81,11 @@ class Reading:
             self.note = (*self.note, *[each for each in part.note if each[0].hash not in self.hashes])
             self.hashes |= part.hashes
         if part.older or part.position < self.position:
-            for tag in part.hashes:
-                at = part._at(tag)
-                if at < self._at(tag):
-                    self.older[tag] = at
+            mine, position, theirs, read = self.older, self.position, part.older, part.position
+            for tag in part.hashes:  # hot: a page of articles has forty
+                at = theirs.get(tag, read)
+                if at < mine.get(tag, position):
+                    mine[tag] = at
 
     def _at(self, tag: int) -> Position:
         return self.older.get(tag, self.position)
