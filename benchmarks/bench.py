@@ -24,7 +24,7 @@ from benchmarks.versions import Version
 
 REQUESTS = 30_000
 
-CORE_SHARE_MIN = 0.7
+CORE_SHARE_MIN = 0.6
 """Of a turn's time, spent on the core by the application and its database."""
 
 TURNS_MAX = 3
