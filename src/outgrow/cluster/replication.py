@@ -71,8 +71,11 @@ class Replication:
         try:
             client = await self._client()
             while True:
-                await self._look(client)
-                await self._end_waits()
+                try:
+                    await self._look(client)
+                    await self._end_waits()
+                except Exception:  # a view that stands still would name a primary of the past for ever
+                    logger.exception("one look at the nodes has failed")
                 pause_s = MEANWHILE_S if self._failovers.under_way else EVERY_S
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):

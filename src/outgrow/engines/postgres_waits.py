@@ -16,6 +16,9 @@ import asyncpg
 CONNECT_WITHIN_S = 2.0
 ANSWER_WITHIN_S = 2.0
 
+_DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""The last is what a server that dies in mid-message leaves behind; it is neither of the others."""
+
 _WAITING = """
 SELECT pid, backend_start, query_start FROM pg_stat_activity
 WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'
@@ -45,7 +48,7 @@ class Waits:
                     "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS late (pid)", late
                 )
             return len(late)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, TimeoutError, *_DRIVER):
             await self.close()
             return 0
 
@@ -60,5 +63,5 @@ class Waits:
         """Let go of the connection."""
         connection, self._connection, self._seen = self._connection, None, {}
         if connection is not None:
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(OSError, TimeoutError, *_DRIVER):
                 connection.terminate()
