@@ -52,6 +52,7 @@ async def test_weights_of_a_person(tmp_path: Path) -> None:
         assert list(it.shares().values()) == pytest.approx([0.1, 0.3, 0.6], abs=0.02)
 
 
+@pytest.mark.alone
 async def test_least_connections_keeps_servers_equally_busy(tmp_path: Path) -> None:
     """With the same number under way, a server three times slower gets a third of the requests."""
     async with balanced(tmp_path, using("least-connections")) as it, load(it) as clients:
@@ -112,6 +113,7 @@ async def equal_and_slow(it: Balanced, clients: Load, *, slower: float) -> tuple
     return equal, quantile(await clients.at_rate(200, 5.0), 0.99)
 
 
+@pytest.mark.alone
 async def test_least_response_time_avoids_a_slow_server(tmp_path: Path) -> None:
     equal, slow = {}, {}
     for name in ("round-robin", "least-response-time"):

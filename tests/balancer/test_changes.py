@@ -17,6 +17,7 @@ def added_has_traffic(added: Upstream) -> bool:
     return added.count > 0
 
 
+@pytest.mark.alone
 async def test_servers_come_and_go(tmp_path: Path) -> None:
     async with balanced(tmp_path, app=2) as it, load(it) as clients:
         running = asyncio.create_task(clients.at_rate(300, 4.0))

@@ -254,7 +254,7 @@ async def test_the_other_levels(db: Database, shared: Cluster, told: Told) -> No
         await count(db, "pinned(5s)")
         await count(db, "eventual")
         assert sum(told.reads.values()) == 4 and told.reads["primary", "strong"] == 1
-        shared.delay(1.0)
+        shared.delay(10.0)
         await add(db)
         await asyncio.sleep(0.6)
         await count(db, "bounded(300ms)")

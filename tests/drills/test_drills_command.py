@@ -123,6 +123,7 @@ def test_deploy(fleet: RunningFleet, tmp_path: Path) -> None:
     assert audited(fleet) == ("drill: deploy", "held")
 
 
+@pytest.mark.alone
 def test_deploy_slow(fleet: RunningFleet, tmp_path: Path) -> None:
     before = fleet.status().release
     document, _ = drilled(fleet, "deploy-slow", tmp_path / "report.txt")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from math import ceil
 from random import random
 from time import perf_counter
 from typing import NamedTuple, TypeVar
@@ -295,7 +296,7 @@ class Sessions:
         return Record(record.version + 1, record.created, self._now_ms() + MOVED_MS, b"{}", moved)
 
     def _ticket(self, text: str, record: Record) -> Ticket:
-        return Ticket(text, max(1, (self._until(record.created) - self._now_ms()) // 1000))
+        return Ticket(text, max(1, ceil((self._until(record.created) - self._now_ms()) / 1000)))
 
     def _expires(self, created: int) -> int:
         return min(self._now_ms() + self._idle_ms, self._until(created))
