@@ -37,7 +37,8 @@ DELAY_S = 0.5
 RATE = 100.0
 SECONDS = 60.0
 QUICK_S = 8.0
-AT_LEAST = 0.9
+AT_LEAST = 90
+"""Percent."""
 _READS = re.compile(r'^outgrow_db_reads_total\{(?=.*reason="([^"]+)").*\} (\d+)', re.MULTILINE)
 
 
@@ -128,7 +129,6 @@ def _as_table(shares: list[Share]) -> str:
         ]
         for each in shares
     ]
-    verdict = report.verdict(
-        "share of reads at replicas with `session`", shares[0].of_replicas, AT_LEAST, at_least=True
-    )
+    what, share = "share of reads at replicas with `session`", 100 * shares[0].of_replicas
+    verdict = report.verdict(what, share, AT_LEAST, at_least=True, unit="%")
     return f"{report.table(head, rows)}\n\n{verdict}"
