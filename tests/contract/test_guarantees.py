@@ -116,6 +116,21 @@ async def test_failover_that_loses_nothing(stage: Stage) -> None:
     stage.troubles.bring_back(*dead)
 
 
+async def test_failover_with_confirmed_commits_alarms_nobody(troubles: Troubles) -> None:
+    """Nor those who have just read at the primary, nobody knows how far: all of it was confirmed."""
+    stage = await asyncio.to_thread(Stage, troubles, "semi-sync")
+    troubles.confirmed_by("ANY 1 (*)")
+    dead: list[PostgresServer] = []
+    async with stage.og:
+        stage.og.queue.start()
+        player = await stage.play("session", lambda _: dead.append(troubles.fail_over()))
+    assert_kept(player)
+    assert lost(player.operations, await stage.last()) == []
+    assert not player.refused["LostWrite"]
+    troubles.bring_back(*dead)
+    await asyncio.to_thread(stage.leave)
+
+
 async def test_failover_that_loses_writes_tells_whom_it_concerns(stage: Stage) -> None:
     dead: list[PostgresServer] = []
 

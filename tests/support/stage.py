@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Literal
 
 from outgrow import Outgrow
 from outgrow.chaos.operations import Operation
@@ -20,14 +21,16 @@ OPERATIONS_MIN = 2_000
 class Stage:
     """A database with registers on the cluster, and an application that is open on it."""
 
-    def __init__(self, troubles: Troubles) -> None:
+    def __init__(self, troubles: Troubles, replication: Literal["async", "semi-sync"] = "async") -> None:
         self.troubles = troubles
         self.cluster = troubles.cluster
         self.database = troubles.create_database()
         asyncio.run(create(self.url))
         self.cluster.settle()
         nodes = self.cluster.nodes(self.url)
-        settings = Database("postgres", (Shard("0", nodes),), replication="async", statement_timeout_s=5.0)
+        settings = Database(
+            "postgres", (Shard("0", nodes),), replication=replication, statement_timeout_s=5.0
+        )
         document = Endpoints(application="registers", stage="replication", database=settings)
         self.og = Outgrow(document, Secrets(application="00" * 32))
 

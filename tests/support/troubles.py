@@ -91,6 +91,13 @@ class Troubles:
             replica.set("primary_conninfo", "")
         self._wait(lambda: not self.cluster.primary.execute("SELECT 1 FROM pg_stat_replication"))
 
+    def confirmed_by(self, standbys: str) -> None:
+        """Commits at the present primary wait for these, as synchronous_standby_names has it."""
+        primary = self.cluster.primary
+        primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standbys}'")
+        primary.execute("SELECT pg_reload_conf()")
+        self._wait(lambda: primary.execute("SHOW synchronous_standby_names")[0][0] == standbys)
+
     def create_database(self) -> str:
         """An empty one on every server, once they have replayed it; returns its name."""
         name = f"registers_{next(_databases)}"

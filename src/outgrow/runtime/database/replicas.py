@@ -123,6 +123,10 @@ class View:
         """A position beyond which this run has surely shown nothing; None when that is not known."""
         return self._runs.bounds.get(run)
 
+    def was_primary(self, run: int) -> bool:
+        """Whether this process has known this run as the primary."""
+        return run in self._runs.primaries
+
     # News
 
     def note(self, name: str, told: Told, at: float) -> Seen:
@@ -224,6 +228,7 @@ class View:
         return first or seen.timeline == lineage.timeline or seen.lsn <= lineage.fork
 
     def _remember(self, primary: Seen) -> None:
+        self._runs.primary(primary.run)
         self._runs.bound(primary.at, Position(primary.timeline, primary.lsn))
         if self._past and self._past[-1][1] >= primary.lsn:
             self._past[-1] = (primary.at, self._past[-1][1])
@@ -258,12 +263,19 @@ class Runs:
 
     def __init__(self) -> None:
         self.bounds: dict[int, Position] = {}
+        self.primaries: dict[int, None] = {}
         self._ended: dict[int, tuple[float, int]] = {}
 
     def end(self, run: int, timeline: int) -> None:
         """This run is over; `timeline` was the present one."""
         if run:
             self._ended[run] = (monotonic(), timeline)
+
+    def primary(self, run: int) -> None:
+        """This run is the primary's, which is remembered when it is over as well."""
+        self.primaries[run] = None
+        if len(self.primaries) > RUNS_MAX:
+            del self.primaries[next(iter(self.primaries))]
 
     def bound(self, at: float, position: Position) -> None:
         """The primary had written no more than `position` when it was asked at `at`."""

@@ -46,6 +46,7 @@ class Replication:
         self.budget = Budget(shard.name, diverted_max(settings.pool), events)
         self.wait_s = settings.checkout_timeout_s
         self.events = events
+        self._confirmed = settings.replication in ("sync", "semi-sync")
         self._own = Bookmark()
 
     async def open(self) -> None:
@@ -274,6 +275,10 @@ class Replication:
             return Demand(lsn, seen, bookmark.session)
         if lsn >= 0 and self._is_here(seen):
             return Demand(lsn, seen, bookmark.session)
+        if lsn >= 0 and self._confirmed and self.view.was_primary(seen):
+            # Nobody saw a commit there before replicas had confirmed it, of which one is the primary now.
+            begins = self._begins()
+            return Demand(max(lsn, begins), 0, bookmark.session) if begins else None
         if lsn == AHEAD:
             if not self._all_looked_at(deadline - self.wait_s):
                 return None
@@ -285,6 +290,11 @@ class Replication:
             if bound is not None and lineage.standing(bound) != LOST:
                 return Demand(lineage.standing(bound), 0, bookmark.session)
         raise self._lost(bookmark)
+
+    def _begins(self) -> int:
+        """An LSN at or after the beginning of the present timeline; 0 while none is known."""
+        standing = self.view.standing
+        return standing.lineage.fork or (standing.primary.lsn if standing.primary is not None else 0)
 
     def _all_looked_at(self, since: float) -> bool:
         """Then a timeline of which none has told is not here: the data are another backup's."""
