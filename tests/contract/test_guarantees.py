@@ -32,7 +32,11 @@ DELAY_S = 0.5
 def troubles() -> Iterator[Troubles]:
     """A primary and two replicas that apply half a second late."""
     with replicated(2, Replicated) as cluster:
-        yield Troubles(cluster, DELAY_S)
+        made = Troubles(cluster, DELAY_S)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.fixture

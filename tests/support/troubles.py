@@ -27,8 +27,15 @@ class Troubles:
         self.cluster = cluster
         self.delay_s = delay_s
         self.failovers = 0
+        self._out: list[PostgresServer] = []
         for number, replica in enumerate(cluster.replicas):
             self._delay(replica, number)
+
+    def close(self) -> None:
+        """End what was the primary once and was not brought back."""
+        for server in self._out:
+            server.kill()
+            server.stop()
 
     def kill_replica(self, number: int = -1) -> None:
         """It dies at once, and is started again."""
@@ -69,6 +76,7 @@ class Troubles:
         new = max(replicas, key=lambda each: each.execute(RECEIVED)[0][0])
         new.promote()
         self.failovers += 1
+        self._out.append(old)
         self.cluster.primary = new
         self.cluster.replicas = [each for each in replicas if each is not new]
         for each in self.cluster.replicas:
@@ -77,6 +85,7 @@ class Troubles:
 
     def bring_back(self, server: PostgresServer) -> None:
         """What was the primary once becomes a replica of the present one, at the same address."""
+        self._out.remove(server)
         server.kill()
         server.stop()
         replica = Replica(self.cluster.primary, f"copy{next(_copies)}")
