@@ -37,9 +37,10 @@ def told(requests: int, failed: int = 0, bucket: int = 0) -> Figures:
         (told(100, 9), told(100), False, ""),
         (told(100, 29), told(100, 20), True, ""),  # the version before does it, too
         (told(100, 31), told(100, 20), True, "31 of 100"),
-        (told(100, bucket=2), told(100), True, "is slow"),
+        (told(100, bucket=2), told(100), True, "is slow: its p95"),
+        (told(5, bucket=2), told(100), True, "is slow: its median"),
+        (told(4, bucket=2), told(100), True, ""),
         (told(100, bucket=2), told(100), False, ""),
-        (told(19, bucket=2), told(100), True, ""),
         (told(100, bucket=1), told(100, bucket=1), True, ""),
     ],
 )

@@ -79,9 +79,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
         assert made.pids() == []
 
 
-def drilled(fleet: RunningFleet, name: str, report: Path) -> tuple[dict[str, Any], int]:
+def drilled(fleet: RunningFleet, name: str, report: Path, *more: str) -> tuple[dict[str, Any], int]:
     """The document of a drill, and the exit code."""
-    done = outgrow("drill", name, fleet.directory, "--yes", "--json", *LOAD, "--report", report)
+    done = outgrow("drill", name, fleet.directory, "--yes", "--json", *LOAD, *more, "--report", report)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     document = msgspec.json.decode(done.stdout)
     assert (done.returncode == 0) == document["held"] == all(each["held"] for each in document["findings"])
@@ -126,7 +126,7 @@ def test_deploy(fleet: RunningFleet, tmp_path: Path) -> None:
 @pytest.mark.alone
 def test_deploy_slow(fleet: RunningFleet, tmp_path: Path) -> None:
     before = fleet.status().release
-    document, _ = drilled(fleet, "deploy-slow", tmp_path / "report.txt")
+    document, _ = drilled(fleet, "deploy-slow", tmp_path / "report.txt", "--rate", "90")
     assert broken(document, but="p99") == []
     assert fleet.status().release == before and not (fleet.state.folder / "drill.json").exists()
     assert audited(fleet)[0] == "drill: deploy-slow"

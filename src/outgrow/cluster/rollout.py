@@ -42,7 +42,11 @@ FAILED_MIN = 3
 
 SLOWER_S_MIN = 0.05
 COMPARED_MIN = 20
-"""Fewer requests on either side say nothing of how long they take."""
+"""Fewer requests say nothing of how long the slowest take."""
+
+FEW_MIN = 5
+"""But a version that is very slow answers few: half of so many, at least, must be slower than all but a
+twentieth of the old version's."""
 
 BEFORE = ".old"
 MAY_CHANGE = ("application.app", "application.environment", "application.migrations", "application.seed")
@@ -91,12 +95,13 @@ def judged(new: Figures, old: Figures, limits: Deploy, *, whole: bool) -> str | 
     too_many = new.failed >= FAILED_MIN or (whole and new.failed == new.requests)
     if too_many and new.requests and new.failed / new.requests > allowed:
         return f"answers {new.failed:.0f} of {new.requests:.0f} requests with an error"
-    if not whole or min(new.requests, old.requests) < COMPARED_MIN:
+    if not whole or old.requests < COMPARED_MIN or new.requests < FEW_MIN:
         return None
-    slow, usual = new.quantile(0.95), old.quantile(0.95)
+    name, share = ("p95", 0.95) if new.requests >= COMPARED_MIN else ("median", 0.5)
+    slow, usual = new.quantile(share), old.quantile(0.95)
     if slow is None or usual is None or slow <= usual * limits.slower or slow - usual <= SLOWER_S_MIN:
         return None
-    return f"is slow: its p95 is {slow * 1000:.0f} ms, that of the version before {usual * 1000:.0f} ms"
+    return f"is slow: its {name} is {slow * 1000:.0f} ms, the p95 of the version before {usual * 1000:.0f} ms"
 
 
 class Rollout:

@@ -44,7 +44,7 @@ class DeploySlow:
 
     name = "deploy-slow"
     shows = "a new version is healthy, answers everything rightly, and takes a second longer"
-    needs = "as `deploy`; and 20 requests on either version within [deploy] watch, to be compared"
+    needs = "as `deploy`; and enough load that the new version answers 5 requests within [deploy] watch"
     does = "deploys a copy of the release that runs, each request of which takes a second more"
 
     def refuses(self, topology: Topology) -> str | None:
