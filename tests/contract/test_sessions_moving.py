@@ -78,9 +78,8 @@ class Process:
         await self.sessions.use(self.places.store)
 
     async def carry(self) -> int:
-        store = self.sessions.store
-        assert isinstance(store, Moving)
-        count, left = await store.carry(time.monotonic() + 60)
+        assert isinstance(self.sessions.store, Moving)
+        count, left = await self.sessions.carry(time.monotonic() + 60, clear=False)
         assert not left
         return count
 
@@ -205,6 +204,25 @@ async def test_many_keys_take_several_turns(world: World) -> None:
     assert turns > 1
     assert [each for each in keys if await new.load(each) is None] == []
     assert {key async for key in old.keys()}.isdisjoint(keys)  # noqa: SIM118, no dictionary
+
+
+async def test_a_carry_that_was_given_up_ends_before_its_process_turns_back(world: World) -> None:
+    """Whoever asked for it was interrupted, and has another process bring everything back at once."""
+    process = await world.process()
+    old, new = process.made[world.old], process.made[world.new]
+    keys = [new_key() for _ in range(150)]
+    for key in keys:
+        await old.add(key, record(), LONG_MS)
+    await process.knows(world.old, world.new)
+    await process.knows(world.new, world.old)
+    carrying = asyncio.create_task(process.carry())
+    while not carrying.done() and not [key async for key in new.keys()]:  # noqa: SIM118, no dictionary
+        await asyncio.sleep(0)
+    assert not carrying.done()
+    await process.knows(world.old, world.new)
+    assert carrying.done()
+    await process.carry()
+    assert [key for key in keys if await old.load(key) is None] == []
 
 
 async def test_processes_go_over_one_by_one_while_everybody_changes_everything(world: World) -> None:

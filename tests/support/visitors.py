@@ -102,8 +102,9 @@ class Visitors:
 
     def require_those_who_waited(self) -> None:
         """Nobody who had a session at the beginning has lost it, or what was in it."""
-        for browser in self._waiting:
-            assert browser.get("/look").raise_for_status().json() == {"waits": 1}
+        shown = [browser.get("/look").raise_for_status().json() for browser in self._waiting]
+        lost = [each for each in shown if each != {"waits": 1}]
+        assert not lost, f"of {len(shown)} sessions these are not what they were: {lost}"
 
     def _browser(self) -> httpx.Client:
         return httpx.Client(base_url=self._fleet.url, timeout=20)

@@ -38,7 +38,7 @@ from outgrow.runtime.health import Health, disk_space
 from outgrow.runtime.ids import Ids
 from outgrow.runtime.queue import Queue
 from outgrow.runtime.scope import Scope
-from outgrow.runtime.sessions import Movable, Moving, Places, Sessions, open_store
+from outgrow.runtime.sessions import Movable, Places, Sessions, open_store
 from outgrow.runtime.telemetry import tracecontext
 
 if TYPE_CHECKING:
@@ -239,12 +239,10 @@ class Outgrow:
         )
 
     async def _carry_sessions(self, seconds: float, clear: bool) -> tuple[int, bool]:
-        """For so long, while sessions move: how many, and whether there may be more (sessions/moving.py)."""
-        store = self.sessions.store if self.sessions is not None else None
-        if not isinstance(store, Moving):
+        """For so long, while sessions move: how many, and whether there may be more."""
+        if self.sessions is None:
             return 0, False
-        until = time.monotonic() + seconds
-        return await (store.clear(until) if clear else store.carry(until))
+        return await self.sessions.carry(time.monotonic() + seconds, clear=clear)
 
     def _data_directory(self) -> Path:
         """Where this process writes: the SQLite file's folder, else the working directory."""

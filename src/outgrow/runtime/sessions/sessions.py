@@ -25,6 +25,7 @@ from outgrow.errors import OutgrowError, SessionConflict, SessionsUnavailable, S
 from outgrow.runtime.events import Events
 from outgrow.runtime.sessions.breaker import Breaker
 from outgrow.runtime.sessions.calls import Calls
+from outgrow.runtime.sessions.moving import Moving
 from outgrow.runtime.sessions.session import Content, Session, apply, content_of, data_of, require_size
 from outgrow.runtime.sessions.store import Record, Store
 from outgrow.runtime.sessions.ticket import Tickets
@@ -109,6 +110,18 @@ class Sessions:
         self.store = store
         before, self._calls = self._calls, Calls()
         await before.ended()
+
+    async def carry(self, until: float, *, clear: bool) -> tuple[int, bool]:
+        """Bring home what is in the other store, or clear that (moving.py); nothing when there is none.
+
+        `use` waits for it as for every call: to the end of what whoever asked for it may have given up. Else
+        it would go on in the old direction while another process already brings everything back.
+        """
+        store = self.store
+        if not isinstance(store, Moving):
+            return 0, False
+        with self._calls:
+            return await (store.clear(until) if clear else store.carry(until))
 
     async def check(self) -> str:
         """For the deep health check. Raises SessionsUnavailable."""
