@@ -19,17 +19,21 @@ from tests.support.balancing import Balanced, balanced, eventually, load, reques
 
 async def test_what_is_under_way_ends_before_it_does(tmp_path: Path) -> None:
     async with balanced(tmp_path, app=1) as it, load(it) as clients:
-        it["app-1"].seconds = 2.0
+        it["app-1"].seconds = 4.0
         slow = asyncio.create_task(clients.send(request("POST", body=b"x")))
         await eventually(lambda: it["app-1"].count, "the request")
         it["app-1"].seconds = 0.0
         ending = asyncio.create_task(it.supervisor.remove(["balancer-1"]))
-        await asyncio.sleep(0.2)
-        announced = await send(it.address, request())
-        assert isinstance(announced, Answer) and (b"connection", b"close") in announced.headers
-        await asyncio.sleep(0.7)
+        announced: object = None
+        while not (isinstance(announced, Answer) and (b"connection", b"close") in announced.headers):
+            announced = await send(it.address, request())
+            assert isinstance(announced, Answer), "it announces its end before it refuses"
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection(it.address.host, it.address.port)
+            while True:
+                _, writer = await asyncio.open_connection(it.address.host, it.address.port)
+                writer.close()
+                await asyncio.sleep(0.05)
+        assert not slow.done(), "it refuses before what is under way has ended"
         answer = await slow
         assert isinstance(answer, Answer) and answer.status == 200
         async with asyncio.timeout(2):
