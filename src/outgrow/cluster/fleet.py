@@ -28,7 +28,8 @@ from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.node import Change, Node
 from outgrow.supervisor.supervisor import Supervisor
 from outgrow.topology import Topology
-from outgrow.topology.rules import complete, warnings
+from outgrow.topology.complete import complete
+from outgrow.topology.rules import warnings
 from outgrow.workload import Address, Workload
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from outgrow.stages.stage import Promise, Stage
 from outgrow.topology import Topology
-from outgrow.topology.rules import complete
+from outgrow.topology.complete import complete
 
 NAME = "single-server"
 

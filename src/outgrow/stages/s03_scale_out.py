@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from outgrow.stages.stage import Due, Promise, Stage
 from outgrow.topology import Topology
-from outgrow.topology.rules import complete, copies_below
+from outgrow.topology.complete import complete, copies_below
 
 NAME = "scale-out"
 SERVERS_MIN = 2

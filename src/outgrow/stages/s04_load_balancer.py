@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from outgrow.stages.s03_scale_out import several
 from outgrow.stages.stage import Due, Promise, Stage
 from outgrow.topology import Topology
-from outgrow.topology.rules import complete
+from outgrow.topology.complete import complete
 
 NAME = "load-balancer"
 

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from outgrow.stages import s04_load_balancer
 from outgrow.stages.stage import Due, Promise, Stage
 from outgrow.topology import STAGES, Topology
-from outgrow.topology.rules import complete
+from outgrow.topology.complete import complete
 
 NAME = "stateless"
 

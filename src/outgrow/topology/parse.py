@@ -1,6 +1,6 @@
 """outgrow.toml -> Topology, or every mistake in it at once, each with its line.
 
-text ─► tomllib ─► ${NAME} filled in ─► each value checked against model.py ─► rules.py ─► Topology
+text ─► tomllib ─► ${NAME} filled in ─► each value checked by model.py ─► rules.py ─► complete.py ─► Topology
                                                           mistakes ─► lines.py ─► TopologyError
 """
 
@@ -20,6 +20,7 @@ import msgspec
 
 from outgrow.errors import Misuse, Problem, TopologyError
 from outgrow.topology import rules
+from outgrow.topology.complete import complete
 from outgrow.topology.lines import line_of, lines
 from outgrow.topology.model import DURATION, DURATION_TEXT, LIFETIME, STAGES, Section, Topology, may_be_shown
 from outgrow.topology.wording import accepted, alternative, nearest, shown
@@ -62,7 +63,7 @@ def parse(text: str, *, source: str = NAME, environment: Mapping[str, str] | Non
     problems = reading.problems + rules.contradictions(topology, reading.given, wrong)
     if problems:
         raise TopologyError(source, _in_order(problems, text))
-    return rules.complete(topology)
+    return complete(topology)
 
 
 def seconds(value: object) -> float | None:

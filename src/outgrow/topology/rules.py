@@ -1,21 +1,26 @@
-"""What the keys must mean together, and what follows from them when they are absent."""
+"""What the keys must mean together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
 from os.path import normpath
 from pathlib import PurePath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from msgspec.structs import replace
-
 from outgrow.errors import Problem
+from outgrow.topology.complete import (
+    PLAIN,
+    STATE,
+    has_balancer,
+    is_postgres,
+    layer_of,
+    replicas_of,
+    sessions_of,
+)
 from outgrow.topology.model import STAGES, Topology
 from outgrow.topology.wording import nearest
 
-STATE = ".outgrow"
-DATA = f"{STATE}/data"
 RESERVED = ("postgres", "template0", "template1", "outgrow_admin", "public", "none")
 """Names that a PostgreSQL server, or the fleet, already has for a role or a database."""
 
@@ -23,19 +28,7 @@ POOL = "app"
 """Where every server is that no other pool has."""
 
 NO_POOL = "is not a pool"
-PLAIN = "scale-out"
-"""From this stage on there is a balancer and more than one server; at this one it reads no HTTP."""
-
-REPLICATED = "replication"
-"""From this stage on the database has replicas."""
-
 SYNC_TIMEOUT_MIN = 1.0
-
-REPLICAS = 2
-"""So that one is left when the primary is lost, and the other follows it."""
-
-SHARED = "stateless"
-"""From this stage on sessions are in a store of their own, which all servers share."""
 
 POOL_HOSTS = 120
 """Emulated hosts for the servers of all pools beside "app"; each pool has an equal part of them."""
@@ -83,57 +76,8 @@ def warnings(topology: Topology) -> list[Problem]:
     ]
 
 
-def complete(topology: Topology) -> Topology:
-    """The same with everything said that follows: the stage chooses the engine, the name the file."""
-    database, balancer = topology.database, topology.balancer
-    several = STAGES.index(topology.stage) >= STAGES.index(PLAIN)
-    engine = balancer.engine or ("envoy" if several else None)
-    application = replace(topology.application, servers=topology.application.servers or (2 if several else 1))
-    balancer = replace(balancer, engine=engine, layer=_layer(topology))
-    sessions = replace(topology.sessions, engine=_sessions(topology))
-    topology = replace(topology, application=application, balancer=balancer, sessions=sessions)
-    if _is_postgres(topology):
-        database = replace(database, engine="postgres", file=None, replicas=_replicas(topology))
-        return replace(topology, database=database)
-    file = database.file or f"{DATA}/{topology.application.name}.db"
-    return replace(topology, database=replace(database, engine="sqlite", file=file, replicas=0))
-
-
-def _replicas(topology: Topology) -> int:
-    database = topology.database
-    if database.replicas is not None or database.url is not None:
-        return database.copies
-    return REPLICAS if STAGES.index(topology.stage) >= STAGES.index(REPLICATED) else 0
-
-
-def copies_below(topology: Topology) -> int:
-    """How many replicas a topology keeps at a stage before they come by themselves: those asked for there."""
-    return 0 if STAGES.index(topology.stage) >= STAGES.index(REPLICATED) else topology.database.copies
-
-
 def _inside_state(directory: str | None) -> bool:
     return directory is not None and STATE in PurePath(normpath(directory)).parts
-
-
-def usual_sessions(stage: str) -> Literal["off", "redis"]:
-    """Where they are at that stage unless the file says it."""
-    return "redis" if STAGES.index(stage) >= STAGES.index(SHARED) else "off"
-
-
-def _sessions(topology: Topology) -> Literal["off", "memory", "database", "redis"]:
-    return topology.sessions.engine or usual_sessions(topology.stage)
-
-
-def _layer(topology: Topology) -> Literal[4, 7]:
-    return 4 if topology.stage == PLAIN else topology.balancer.layer
-
-
-def _has_balancer(topology: Topology) -> bool:
-    return topology.balancer.engine is not None or STAGES.index(topology.stage) >= STAGES.index(PLAIN)
-
-
-def _is_postgres(topology: Topology) -> bool:
-    return topology.database.url is not None or topology.stage != STAGES[0]
 
 
 def _says(engine: str, topology: Topology, given: Given) -> bool:
@@ -177,14 +121,14 @@ def _url_rules(section: str, key: str, example: str) -> tuple[Rule, ...]:
 RULES = (
     Rule(
         ("application.servers", "database.url", "stage"),
-        lambda topology, given: topology.application.count > 1 and not _is_postgres(topology),
+        lambda topology, given: topology.application.count > 1 and not is_postgres(topology),
         "more than one server needs PostgreSQL: a SQLite file is on one machine",
         'write stage = "load-balancer"; the running fleet goes there with `outgrow grow`, stage by stage',
     ),
     Rule(
         ("application.servers", "balancer.engine", "stage"),
         lambda topology, given: (
-            topology.application.count > 1 and _is_postgres(topology) and not _has_balancer(topology)
+            topology.application.count > 1 and is_postgres(topology) and not has_balancer(topology)
         ),
         "more than one server needs a balancer before them",
         f'write stage = "{PLAIN}" or further, or engine = "envoy" under [balancer]; '
@@ -222,19 +166,19 @@ RULES = (
     ),
     Rule(
         ("database.engine", "database.url", "stage"),
-        lambda topology, given: _says("postgres", topology, given) and not _is_postgres(topology),
+        lambda topology, given: _says("postgres", topology, given) and not is_postgres(topology),
         f'at stage "{STAGES[0]}" the database is SQLite',
         f'write stage = "{STAGES[1]}", or give the url of a PostgreSQL of your own',
     ),
     Rule(
         ("database.engine", "database.url", "stage"),
-        lambda topology, given: _says("sqlite", topology, given) and _is_postgres(topology),
+        lambda topology, given: _says("sqlite", topology, given) and is_postgres(topology),
         f'with a url, and from stage "{STAGES[1]}" on, the database is PostgreSQL',
         "remove the line: stage and url choose the engine",
     ),
     Rule(
         ("database.file", "database.url", "stage"),
-        lambda topology, given: topology.database.file is not None and _is_postgres(topology),
+        lambda topology, given: topology.database.file is not None and is_postgres(topology),
         "is for SQLite, and this database is PostgreSQL",
         "remove it",
     ),
@@ -289,7 +233,7 @@ RULES = (
     ),
     Rule(
         ("database.replicas", "database.url", "stage"),
-        lambda topology, given: topology.database.copies > 0 and not _is_postgres(topology),
+        lambda topology, given: topology.database.copies > 0 and not is_postgres(topology),
         "need PostgreSQL: a SQLite file has no copies",
         'write stage = "replication"; the running fleet goes there with `outgrow grow`, stage by stage',
     ),
@@ -301,7 +245,7 @@ RULES = (
     ),
     Rule(
         ("database.pooler", "database.replicas"),
-        lambda topology, given: _replicas(topology) > 0 and topology.database.pooler == "pgbouncer",
+        lambda topology, given: replicas_of(topology) > 0 and topology.database.pooler == "pgbouncer",
         "does not go with replicas",
         "remove the pooler: processes then get as many connections as each node has room for",
     ),
@@ -309,8 +253,8 @@ RULES = (
         ("database.replication", "database.replicas", "stage"),
         lambda topology, given: (
             topology.database.replication != "async"
-            and _is_postgres(topology)
-            and not _replicas(topology)
+            and is_postgres(topology)
+            and not replicas_of(topology)
             and not topology.database.replica_urls
         ),
         "needs a replica that confirms",
@@ -318,7 +262,7 @@ RULES = (
     ),
     Rule(
         ("database.replication", "database.url", "stage"),
-        lambda topology, given: topology.database.replication != "async" and not _is_postgres(topology),
+        lambda topology, given: topology.database.replication != "async" and not is_postgres(topology),
         "needs PostgreSQL with replicas",
         'write stage = "replication", or replication = "async"',
     ),
@@ -350,20 +294,20 @@ RULES = (
     ),
     Rule(
         ("balancer.routes", "balancer.layer"),
-        lambda topology, given: bool(topology.balancer.routes) and _layer(topology) == 4,
+        lambda topology, given: bool(topology.balancer.routes) and layer_of(topology) == 4,
         "need layer = 7",
         "at layer 4 nobody reads the requests",
     ),
     Rule(
         ("balancer.limits.rate", "balancer.layer"),
-        lambda topology, given: topology.balancer.limits.rate is not None and _layer(topology) == 4,
+        lambda topology, given: topology.balancer.limits.rate is not None and layer_of(topology) == 4,
         "needs layer = 7",
         "at layer 4 nobody reads the requests",
     ),
     Rule(
         ("balancer.algorithm", "balancer.layer"),
         lambda topology, given: (
-            topology.balancer.algorithm == "least-response-time" and _layer(topology) == 4
+            topology.balancer.algorithm == "least-response-time" and layer_of(topology) == 4
         ),
         "least-response-time needs layer = 7",
         'at layer 4 nobody sees responses: "least-connections" is the nearest',
@@ -418,7 +362,7 @@ RULES = (
     ),
     Rule(
         ("sessions.url", "sessions.engine"),
-        lambda topology, given: bool(topology.sessions.url) and _sessions(topology) != "redis",
+        lambda topology, given: bool(topology.sessions.url) and sessions_of(topology) != "redis",
         'is for engine = "redis"',
         "remove it, or change the engine",
     ),
@@ -447,7 +391,7 @@ RULES = (
 WARNINGS = (
     Rule(
         ("backup.directory", "stage"),
-        lambda topology, given: topology.backup.directory is not None and not _is_postgres(topology),
+        lambda topology, given: topology.backup.directory is not None and not is_postgres(topology),
         "backups are of PostgreSQL, and this database is a SQLite file",
         'write stage = "separate-database", or copy the file yourself: docs/backups.md says how',
     ),
