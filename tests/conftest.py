@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +12,19 @@ import pytest
 from tests.support import alone
 from tests.support.pgbouncer import Pooler
 from tests.support.postgres import PostgresServer
+
+MEMORY = Path("/dev/shm")
+ENOUGH = 4 << 30
+"""Bytes free there; a whole run takes less than half of it."""
+
+
+def pytest_configure() -> None:
+    """Servers keep their data in memory where there is room: a slow disk makes them late, and tests fail.
+
+    What a server had written before it is killed is kept there, too. TMPDIR chooses another place.
+    """
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:
+        os.environ["TMPDIR"] = str(MEMORY)
 
 
 @pytest.hookimpl(wrapper=True)

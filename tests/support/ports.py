@@ -10,7 +10,6 @@ import fcntl
 import os
 import random
 import socket
-import tempfile
 from collections.abc import Sequence
 
 PORTS = range(10_000, 32_000)
@@ -47,7 +46,7 @@ def _reserved(numbers: Sequence[int]) -> int:
 def _locked(number: int) -> bool:
     """A lock on one byte, which the kernel drops with the process. It belongs to the whole process."""
     if not _file:
-        path = os.path.join(tempfile.gettempdir(), f"outgrow-test-ports-{os.getuid()}")
+        path = f"/tmp/outgrow-test-ports-{os.getuid()}"  # noqa: S108, the same wherever a run has its files
         _file.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     try:
         fcntl.lockf(_file[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
