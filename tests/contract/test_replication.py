@@ -508,7 +508,7 @@ async def test_what_an_old_primary_acknowledges_after_a_pause_is_of_unknown_outc
     await opened.open()
     await until(lambda: all(seen.role != "unknown" for seen in opened.nodes().values()))
     # A look that was late to begin may notice it all the same: then the block is cut off, likewise unknown.
-    with pytest.raises(errors.OutcomeUnknown, match="promoted meanwhile|connection was lost"):
+    with pytest.raises(errors.OutcomeUnknown, match=r"promoted meanwhile|connection was lost"):
         async with opened.write() as tx:
             await tx.execute(ADD, id=next(_numbers))
             await asyncio.to_thread(cluster.replicas[0].promote)

@@ -44,9 +44,9 @@ def _reserved(numbers: Sequence[int]) -> int:
 
 
 def _locked(number: int) -> bool:
-    """A lock on one byte, which the kernel drops with the process. It belongs to the whole process."""
+    """A lock on one byte of a file that all runs share, which the kernel drops with the process."""
     if not _file:
-        path = f"/tmp/outgrow-test-ports-{os.getuid()}"  # noqa: S108, the same wherever a run has its files
+        path = f"/tmp/outgrow-test-ports-{os.getuid()}"
         _file.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     try:
         fcntl.lockf(_file[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
