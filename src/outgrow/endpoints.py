@@ -80,12 +80,14 @@ class Database(msgspec.Struct, frozen=True):
 
 
 class Cache(msgspec.Struct, frozen=True):
-    """The cache tier.
+    """The cache tier. The URL, of the store that all processes share, carries no password.
 
-    `several`: more than one process runs, and none hears what the others write.
+    `entries_max` is for each process. `several`: more than one process runs; with "memory" none hears what
+    the others write.
     """
 
-    engine: Literal["memory", "off"] = "memory"
+    engine: Literal["memory", "redis", "off"] = "memory"
+    url: str | None = None
     entries_max: int = 10_000
     several: bool = False
 
@@ -155,7 +157,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 
     `application` is hex, at least 32 bytes: every signing key is derived from it.
     `passwords` maps a database node's name ("*" for any, "migrations" for the role that may create
-    tables, "sessions" for the server of the sessions) to its password.
+    tables, "sessions" for the server of the sessions, "cache" for that of the cache) to its password.
     """
 
     application: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{2}){32,}$")]
@@ -267,14 +269,15 @@ def from_topology(
     epoch: int = 1,
     nodes: tuple[Node, ...] = (),
     sessions_url: str | None = None,
+    cache_url: str | None = None,
     secrets_file: str | None = None,
     control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `nodes` and `sessions_url` are where the fleet runs these tiers; without them the topology's own urls or
-    file count. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when neither says
-    where the database is.
+    `nodes`, `sessions_url` and `cache_url` are where the fleet runs these tiers; without them the topology's
+    own urls or file count. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when
+    neither says where the database is.
     """
     settings = topology.database
     nodes = nodes or _own_nodes(topology, directory)
@@ -295,6 +298,7 @@ def from_topology(
         ),
         cache=Cache(
             engine=topology.cache.engine,
+            url=cache_url,
             entries_max=topology.cache.entries,
             several=topology.processes > 1,
         ),
@@ -353,6 +357,7 @@ def _require_no_password(document: Endpoints) -> None:
     ]
     stores = (document.sessions, document.sessions.also)
     urls += [("the sessions", store.url) for store in stores if store is not None and store.url is not None]
+    urls += [("the cache", document.cache.url)] if document.cache.url is not None else []
     for what, url in urls:
         if split_password(url)[1] is not None:
             raise Misuse(

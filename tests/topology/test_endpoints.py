@@ -157,6 +157,9 @@ def test_a_document_with_a_password_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="password") as caught:
         endpoints.write(tmp_path / "endpoints.json", document("postgresql://me:hunter2@h/d"))
     assert "hunter2" not in str(caught.value)
+    with pytest.raises(Misuse, match="the URL of the cache holds a password"):
+        shared = endpoints.Cache(engine="redis", url="redis://me:hunter2@h")
+        endpoints.write(tmp_path / "endpoints.json", replace(document(), cache=shared))
     assert not any(tmp_path.iterdir())
 
 
