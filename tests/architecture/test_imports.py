@@ -26,8 +26,8 @@ TABLE: dict[str, set[str]] = {
     "render": {"engines", "topology", "workload"},
     "growth": {"cluster", "engines", "topology", "endpoints", "runtime"},
     "advisor": {"topology"},
-    "backups": {"cluster", "supervisor", "engines", "topology", "endpoints"},
-    "chaos": {"cluster", "supervisor", "engines", "load", "topology", "endpoints"},
+    "backups": {"cluster", "supervisor", "engines", "topology", "workload", "endpoints"},
+    "chaos": {"backups", "cluster", "supervisor", "engines", "load", "topology", "endpoints"},
     "stages": {"topology", "advisor", "growth", "chaos"},
 }
 """Package -> what it may import besides errors and itself. cli and dashboard may import everything."""

@@ -209,7 +209,7 @@ def test_every_drill_says_what_it_is(name: str) -> None:
     assert drill.name == name and drill.shows and drill.needs and drill.does
     assert drill.refuses(parse_topology("")) is not None or name in ANY_STAGE
     accepts = [
-        parse_topology(f'{STAGE}[sessions]\nengine = "memory"\n'),
+        parse_topology(f'{STAGE}[sessions]\nengine = "memory"\n[backup]\ndirectory = "/mnt/backups"\n'),
         stages.apply(parse_topology(""), "replication"),
     ]
     assert None in [drill.refuses(each) for each in accepts]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from outgrow.chaos import verdict
+from outgrow.chaos import restored, verdict
 from outgrow.chaos.history import Attempt, Happening, History, Sample
 from outgrow.chaos.verdict import Finding
 
@@ -291,6 +291,33 @@ def test_traffic_at_a_server_that_is_out() -> None:
     back = verdict.returns(out, SERVER, 12.5, within_s=5)
     assert back.held and back.figures["returned_s"] == 2.5
     assert not verdict.returns(out, SERVER, 12.5, within_s=2).held
+
+
+def mark(number: int, at: float, **more: object) -> Attempt:
+    """A write with a mark, which takes 20 ms."""
+    return attempt(at, 0.02, **{"method": "POST", "key": f"run-{number}", "version": 1, **more})
+
+
+def test_what_was_restored() -> None:
+    moment = 5.01
+    marks = (mark(0, 1.0), mark(1, 2.0, failure="reset"), mark(2, 5.0), mark(3, 6.0), mark(4, 7.0))
+    exact = {"run-0": 1, "run-1": 0, "run-2": 1, "run-3": 0}  # 4 was still under way when they were counted
+
+    def found(**changed: int) -> tuple[Finding, Finding]:
+        counted = {**exact, **{name.replace("_", "-"): count for name, count in changed.items()}}
+        history = History(attempts=marks, calm=CALM, ended=ENDED, restored=counted)
+        return restored.nothing_missing(history, moment), restored.nothing_later(history, moment)
+
+    for under_way in (0, 1):
+        assert all(each.held for each in found(run_2=under_way, run_1=under_way)), "either may be"
+    for lost_or_twice in (0, 2):
+        missing, later = found(run_0=lost_or_twice)
+        assert not missing.held and later.held and len(missing.cases) == 1
+    missing, later = found(run_3=1)
+    assert missing.held and not later.held and len(later.cases) == 1
+    nothing = History(attempts=(), calm=CALM, ended=ENDED)
+    assert not restored.nothing_missing(nothing, moment).held
+    assert not restored.nothing_later(nothing, moment).held
 
 
 def test_sessions_that_are_lost() -> None:

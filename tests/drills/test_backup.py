@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import msgspec
 import pytest
 
@@ -125,6 +128,43 @@ def test_destroyed_under_load_and_restored_to_a_moment(fleet: RunningFleet, tmp_
     wait_until(lambda: backups(fleet).copies == 1, "a copy of the new line")
     lines = history.histories(tmp_path / "backups" / "hello")
     assert len(lines) == 3, "each restore begins another line; the old ones stay"
+
+
+BESIDE = """
+import asyncio, sys
+from pathlib import Path
+from outgrow import stages
+from outgrow.backups import beside
+from outgrow.topology import parse_file
+
+async def main(directory, moment):
+    topology = stages.apply(parse_file(directory / "outgrow.toml"), "separate-database")
+    async with beside.restored(directory, topology, moment) as url:
+        print(url, flush=True)
+        await asyncio.sleep(100)
+
+asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))
+"""
+
+
+def test_restored_beside_the_fleet_and_killed(fleet: RunningFleet) -> None:
+    there, moment = fleet.write("until then"), time.time()
+    time.sleep(0.05)
+    later = fleet.write("afterwards")
+    wait_until(lambda: backups(fleet).behind == 0, "the last write in the archive")
+    before = set(fleet.pids())
+    argv = [sys.executable, "-c", BESIDE, str(fleet.directory), str(moment)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as looking:
+        assert looking.stdout is not None
+        url = looking.stdout.readline().strip()
+        try:
+            assert httpx.get(f"{url}/notes/{there}", timeout=10).json()["text"] == "until then"
+            assert httpx.get(f"{url}/notes/{later}", timeout=10).status_code == 404
+            assert len(set(fleet.pids()) - before) >= 2, "a server and a process of the application"
+        finally:
+            looking.kill()
+    wait_until(lambda: set(fleet.pids()) <= before, "the end of all that it had started")
+    assert fleet.read(later) == "afterwards" and fleet.healthy()
 
 
 def test_an_archive_that_falls_behind_is_told_of(fleet: RunningFleet) -> None:

@@ -67,7 +67,8 @@ class Sample(msgspec.Struct, frozen=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `calm` is the time before the first fault with which the rest is compared.
 
-    `found` says how often each mark was there when the load had ended.
+    `found` says how often each mark was there when the load had ended; `restored` of those that were written
+    by then, how often each was in what a drill has restored.
     """
 
     attempts: tuple[Attempt, ...]
@@ -76,6 +77,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     happenings: tuple[Happening, ...] = ()
     samples: tuple[Sample, ...] = ()
     found: dict[str, int] = {}
+    restored: dict[str, int] = {}
 
     def moments(self, kind: Kind, node: str | None = None) -> list[float]:
         """When this happened, to this node if one is named."""

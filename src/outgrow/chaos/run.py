@@ -102,6 +102,7 @@ class _Run:
         self._attempts: list[Attempt] = []
         self._begun = asyncio.Event()
         self._stop = asyncio.Event()
+        scene.count = lambda url: self._count(resolve(url))
 
     async def run(self, hear: Listener) -> Report:
         started = time.time()
@@ -171,7 +172,7 @@ class _Run:
         )
 
     async def _history(self, calm: tuple[float, float], load: LoadReport) -> History:
-        found = await marks.look(self._marks, self._target, [each.key for each in self._attempts if each.key])
+        found = await self._count(self._target)
         await asyncio.sleep(LOGGED_WITHIN_S)
         logs = State(self._scene.directory).logs
         ran = await asyncio.to_thread(servers_of, logs, f"{load.run:0>16}")
@@ -193,7 +194,11 @@ class _Run:
             happenings=tuple(self._scene.watch.happenings),
             samples=tuple(self._scene.watch.samples),
             found=found,
+            restored=self._scene.restored,
         )
+
+    async def _count(self, target: Target) -> dict[str, int]:
+        return await marks.look(self._marks, target, [each.key for each in self._attempts if each.key])
 
 
 def detail(verdict: Verdict) -> str:

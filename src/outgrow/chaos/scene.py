@@ -53,6 +53,9 @@ class Scene:
         self.directory, self.topology = place.directory, place.topology
         self._events = place.events
         self.probed: list[Attempt] = []
+        self.restored: dict[str, int] = {}
+        self.count: Callable[[str], Awaitable[dict[str, int]]]
+        """How often each mark that was written until now is there at a URL. The load sets it."""
         self.left = left
         self.began = monotonic()
         self.watch = Watch(self.directory, self.now, tell)

@@ -45,6 +45,11 @@ STAGE = Stage(
             ("kill-database",),
         ),
         Promise(
+            "With [backup], any moment comes back: all that was acknowledged until then, and no more.",
+            "tests/drills/test_restore.py",
+            ("restore",),
+        ),
+        Promise(
             "The application's role can neither create nor drop a table.",
             "tests/cluster/test_postgres.py",
         ),

@@ -27,6 +27,7 @@ TABLE = {
     "pause-primary": "outgrow.chaos.drills.pause_primary:PausePrimary",
     "cut-primary": "outgrow.chaos.drills.cut_primary:CutPrimary",
     "lose-etcd": "outgrow.chaos.drills.lose_etcd:LoseEtcd",
+    "restore": "outgrow.chaos.drills.restore:Restore",
     "kill-supervisor": "outgrow.chaos.drills.kill_supervisor:KillSupervisor",
 }
 
