@@ -27,7 +27,7 @@ TABLE: dict[str, set[str]] = {
     "growth": {"cluster", "engines", "topology", "endpoints", "runtime"},
     "advisor": {"topology"},
     "backups": {"cluster", "supervisor", "engines", "topology", "workload", "endpoints"},
-    "chaos": {"backups", "cluster", "supervisor", "engines", "load", "topology", "endpoints"},
+    "chaos": {"backups", "growth", "cluster", "supervisor", "engines", "load", "topology", "endpoints"},
     "stages": {"topology", "advisor", "growth", "chaos"},
 }
 """Package -> what it may import besides errors and itself. cli and dashboard may import everything."""

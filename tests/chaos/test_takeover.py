@@ -97,3 +97,29 @@ def test_what_is_frozen_cannot_come_back_before_it_thaws() -> None:
     thawed = (*frozen.happenings, Happening(27.0, "undo", "postgres-1", "undone"))
     found = takeover.returns(replace(frozen, happenings=thawed), AGAIN, within_s=5)
     assert found.held and found.figures["returned_s"] == 4.0
+
+
+def planned(*waits: Attempt, done: bool = True) -> History:
+    """Two switchovers of a second each, writes all the while, and these."""
+    told = [(10.0, takeover.ASKED), (11.0, f"{takeover.DONE} a to b"), (20.0, takeover.ASKED)]
+    told.append((21.0, f"{takeover.DONE} b to a" if done else "was not done: x"))
+    happenings = tuple(Happening(at, "note", takeover.SWITCHOVER, text) for at, text in told)
+    calm = [attempt(number / 10, "POST") for number in range(300)]
+    return History(attempts=(*calm, *waits), calm=(0, 10), ended=30.0, happenings=happenings)
+
+
+def test_writes_wait_for_a_moment_while_the_primary_changes() -> None:
+    short = planned(attempt(10.1, "POST", ended=10.9), attempt(5.0, "POST", ended=8.0))
+    found = takeover.paused(short, within_s=1)
+    assert found.held and found.figures["worst_s"] == 0.8
+    for long in (attempt(9.9, "POST", ended=11.0), attempt(20.9, "POST", ended=22.0)):
+        assert not takeover.paused(planned(long), within_s=1).held
+    assert takeover.paused(planned(attempt(10.1, ended=12.0)), within_s=1).held, "a read is no write"
+    assert not takeover.paused(replace(short, attempts=()), within_s=1).held
+    assert not takeover.paused(replace(short, happenings=()), within_s=1).held
+
+
+def test_every_switchover_is_done() -> None:
+    assert takeover.handed_over(planned()).held
+    assert not takeover.handed_over(planned(done=False)).held
+    assert not takeover.handed_over(replace(planned(), happenings=())).held

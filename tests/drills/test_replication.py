@@ -28,6 +28,10 @@ replication = "semi-sync"
 """
 
 
+WAIT_MAX_S = 4.0
+"""Of a write in a switchover, on a machine that is shared with other tests."""
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Conduit with two servers, a primary and two replicas."""
@@ -78,6 +82,16 @@ def test_nothing_that_was_promised_is_lost_with_the_primary(fleet: Watched, tmp_
     assert {"detection", "election", "promotion"} <= failover["phases"].keys()
     told = [event["text"] for event in fleet.events() if event["kind"] == "failover"]
     assert len(told) == 2 and told[0].startswith(f"{before} is lost") and "writes were away" in told[1]
+
+
+def test_nobody_notices_a_planned_switchover(fleet: Watched, tmp_path: Path) -> None:
+    """Commits wait for a replica that follows the new primary: it does so at once, too."""
+    wait_until(lambda: whole(fleet), "every node")
+    document, _ = drilled(fleet, "switchover", tmp_path / "report.json")
+    assert broken(document, but="Writes wait") == []  # for how long is the machine's affair
+    says = {each["promise"]: each["figures"] for each in document["findings"]}
+    assert says["Another node becomes the primary."] == {"asked": 1, "done": 1}
+    assert 0 < says["Writes wait for less than 1 s."]["worst_s"] < WAIT_MAX_S
 
 
 def test_nobody_sees_the_past_while_replicas_fall_behind(fleet: Watched, tmp_path: Path) -> None:

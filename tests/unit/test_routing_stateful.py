@@ -264,6 +264,23 @@ class Watching:
         """Not by itself."""
 
 
+def test_a_promotion_that_is_known_already_is_no_further_one() -> None:
+    """The new primary is looked at, does not answer for a moment, and then a block on it ends."""
+    world, level = World(), level_of("session")
+    world.begin(tells_history=True)
+    session = world.sessions[1]
+    with world.scope(session) as scope:
+        chosen = world.replication.choose(level, deadline=math.inf)
+        assert chosen is not None and chosen.node is not None and chosen.node.role == "replica"
+        name = chosen.node.name
+        world.replication.saw(level, chosen.node)
+        world.fail_over(name=name, dies=True)
+        world.look(name=name)
+        world.view.suspect(name)
+        world.replication.promoted(name)
+        assert scope.bookmark.positions["0"].timeline == world.view.standing.lineage.timeline == 2
+
+
 World.TestCase.settings = settings(
     max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

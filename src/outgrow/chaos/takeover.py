@@ -15,6 +15,9 @@ NOT_REPLICATED_S = 1.0
 TOLD_LOST = "status 409"
 """The answer to a session that a failover has lost something of (errors.LostWrite)."""
 
+SWITCHOVER, ASKED, DONE = "switchover", "is asked for", "from"
+"""Who it was in the happenings that tell of a planned change, and how those of its two ends begin."""
+
 
 def writes_again(history: History, faults: Sequence[float], *, within_s: float) -> Finding:
     """After each fault writes are answered again within so long, and none that is sent later fails."""
@@ -89,3 +92,41 @@ def returns(history: History, note: str, *, within_s: float) -> Finding:
         return Finding(promise, False, text, {"returned_s": None})
     figures = {"returned_s": max(took), "within_s": within_s}
     return Finding(promise, max(took) <= within_s, f"it was after {max(took):.1f} s", figures)
+
+
+def handed_over(history: History) -> Finding:
+    """Every switchover that was asked for was done."""
+    said = [each.text for each in history.happenings if each.kind == "note" and each.node == SWITCHOVER]
+    asked, done = said.count(ASKED), [each for each in said if each.startswith(f"{DONE} ")]
+    figures = {"asked": asked, "done": len(done)}
+    text = "; ".join(each for each in said if each != ASKED) or "none was done"
+    return Finding("Another node becomes the primary.", 0 < asked == len(done), text, figures)
+
+
+def paused(history: History, *, within_s: float) -> Finding:
+    """No write that was sent around a switchover waited longer than this.
+
+    Those count that were sent before it was done and answered after it was asked for; where there is none,
+    nothing was shown.
+    """
+    promise = f"Writes wait for less than {within_s:g} s."
+    notes = [each for each in history.happenings if each.kind == "note" and each.node == SWITCHOVER]
+    stretches = [
+        (one.at, other.at) for one, other in pairwise(notes) if one.text == ASKED and other.text != ASKED
+    ]
+    writes = [each for each in history.attempts if not each.reads]
+    took = [
+        max(
+            (each.ended - each.sent for each in writes if each.sent <= ends and each.ended >= begins),
+            default=inf,
+        )
+        for begins, ends in stretches
+    ]
+    if not took or inf in took:
+        return Finding(promise, False, "no write was sent meanwhile", {"within_s": within_s})
+    known = sorted(took)
+    figures = {"worst_s": round(known[-1], 3), "median_s": round(known[(len(known) - 1) // 2], 3)}
+    text = f"the longest wait was {figures['worst_s']:.2f} s"
+    if len(known) > 1:
+        text += f" at worst, {figures['median_s']:.2f} s in the middle of {len(known)}"
+    return Finding(promise, known[-1] < within_s, text, {**figures, "within_s": within_s})

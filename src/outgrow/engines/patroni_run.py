@@ -5,6 +5,10 @@
 By itself it looks once a second whether the server has stopped, and then gives the replicas one more second.
 Both are most of the time for which a switchover holds writes. Whether the next primary has everything it asks
 in any case, and where it has not, it waits for the server's end as before.
+
+Then every other node waits two seconds for the next primary to take the lease before it follows it; where
+commits wait for a replica, they wait for that as well. The lease is taken within a tenth of a second, and
+whoever looks too early is woken up by etcd when it is.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ import time
 from importlib import import_module
 
 LOOKS_EVERY_S = 0.02
-REPLICAS_HAVE_S = 0.02
-THEIRS_S = 1
-"""What Patroni sleeps there, and in that module nowhere else but where it then looks at all again."""
+SLEEPS_S: dict[float, float] = {1: 0.02, 2: 0.2}
+"""What Patroni sleeps in that module -> what it sleeps here.
+
+1: before it asks whether replicas have everything. 2: until somebody has the lease. And both where it has
+changed who is to confirm commits, and then looks whether they do: if not yet, it does in its next round.
+"""
 
 
 class _Time:
@@ -27,8 +34,8 @@ class _Time:
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        """As long as asked, but for that one place."""
-        time.sleep(REPLICAS_HAVE_S if seconds == THEIRS_S else seconds)
+        """As long as asked, but for those places."""
+        time.sleep(SLEEPS_S.get(seconds, seconds))
 
 
 def main() -> int:

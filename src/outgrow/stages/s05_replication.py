@@ -44,6 +44,11 @@ STAGE = Stage(
             "tests/cluster/test_replicas.py",
             ("kill-primary", "lose-host", "pause-primary", "cut-primary", "lose-etcd"),
         ),
+        Promise(
+            "A planned switchover fails no request, and writes wait for less than a second.",
+            "tests/drills/test_replication.py",
+            ("switchover",),
+        ),
     ),
     cost=(
         "Lag, of milliseconds to seconds, becomes a part of life; a consensus store joins the fleet; "

@@ -22,6 +22,7 @@ TABLE = {
     "kill-database": "outgrow.chaos.drills.kill_database:KillDatabase",
     "replica-lag": "outgrow.chaos.drills.replica_lag:ReplicaLag",
     "kill-replica": "outgrow.chaos.drills.kill_replica:KillReplica",
+    "switchover": "outgrow.chaos.drills.switchover:Switchover",
     "kill-primary": "outgrow.chaos.drills.kill_primary:KillPrimary",
     "lose-host": "outgrow.chaos.drills.lose_host:LoseHost",
     "pause-primary": "outgrow.chaos.drills.pause_primary:PausePrimary",

@@ -215,7 +215,7 @@ class Replication:
         """A block found that a replica is one no more: its session knows of a timeline that may not be known
         here yet, nor to others. A node of an earlier one is not for it, whatever it claims to be."""
         scope, lineage = request.current.get(), self.view.standing.lineage
-        unknown = name in self.view.seen and self.view.seen[name].role != "primary"
+        unknown = name in self.view.seen and not self.view.knows_promoted(name)
         if unknown:
             self.view.suspect(name)
         if scope is not None:
