@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
+
 from outgrow import Outgrow, endpoints
+from outgrow.dashboard.metrics import registry
 from outgrow.runtime.asgi import Middleware
 from outgrow.runtime.events import Event, Events
 from outgrow.runtime.telemetry.prometheus import Metrics
@@ -43,6 +46,9 @@ def scraped(directory: Path) -> dict[str, Family]:
 
 def test_every_metric_is_documented_with_its_type_and_labels(tmp_path: Path) -> None:
     described = documented()
+    fleet = {name: (each.kind, each.labels) for name, each in registry(None).families.items()}
+    assert fleet.items() <= described.items()
+    described = {name: each for name, each in described.items() if name not in fleet}
     own = {name: (family.kind, family.labels) for name, family in Metrics().registry.families.items()}
     assert own.items() <= described.items()
     assert {name: kind for name, (kind, _) in described.items()} == {
@@ -60,3 +66,17 @@ def test_every_event_feeds_a_documented_metric() -> None:
 def test_an_event_has_the_name_of_its_attribute() -> None:
     for name, event in vars(Events()).items():
         assert event.name == name
+
+
+def test_every_alert_is_about_documented_metrics() -> None:
+    groups = yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 10
+    described = documented()
+    for rule in rules:
+        used = {
+            name.removesuffix("_bucket").removesuffix("_count")
+            for name in re.findall(r"outgrow_\w+", rule["expr"])
+        }
+        assert used and used <= set(described), rule["alert"]
+        assert rule["labels"]["severity"] in ("critical", "warning") and rule["annotations"]["summary"]

@@ -40,6 +40,7 @@ PATHS = (
     "/api/requests",
     "/api/events",
     "/api/logs",
+    "/metrics",
     "/nowhere",
 )
 

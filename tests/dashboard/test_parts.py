@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from outgrow import endpoints
 from outgrow.advisor.measures import Distribution, Family, Tally
 from outgrow.cluster import NodeStatus, Status
-from outgrow.dashboard import actions, events, growth, logs, servers, tables
+from outgrow.cluster.status import Backups
+from outgrow.dashboard import actions, events, growth, logs, metrics, servers, tables
 from outgrow.dashboard.drawing import Front, draw
 from outgrow.dashboard.events import Events
 from outgrow.dashboard.health import judge
@@ -23,6 +24,7 @@ from outgrow.dashboard.requests import Requests
 from outgrow.dashboard.snapshot import Balanced, Node
 from outgrow.dashboard.stream import Stream
 from outgrow.growth import journal as journals
+from tests.support import exposition
 
 # --- Slow and failed requests --------------------------------------------------------------------
 
@@ -236,6 +238,26 @@ def test_health(nodes: tuple[NodeStatus, ...], answers: bool, expected: str) -> 
 
 
 # --- The drawing ---------------------------------------------------------------------------------
+
+
+def test_what_a_prometheus_is_told_of_the_fleet() -> None:
+    def scraped(of: Status | None) -> dict[str, list[float]]:
+        families = exposition.parse(metrics.exposition(of, "")[1].decode())
+        return {name: list(family.samples.values()) for name, family in families.items()}
+
+    kept = Backups(
+        at=9.0, behind=7, behind_s=0.5, latest=5.0, copies=2, every=60.0, failure="no space", failed_at=8.0
+    )
+    told = scraped(status(node(), node("failed", name="postgres", tier="database"), backups=kept))
+    assert told["outgrow_fleet_node_up"] == [1, 0]
+    backups = {name.removeprefix("outgrow_backup_"): each for name, each in told.items()}
+    assert backups["archive_lag_seconds"] == [0.5] and backups["archive_lag_bytes"] == [7]
+    assert backups["failing"] == [1] and backups["last_failure_timestamp_seconds"] == [8]
+    assert backups["latest_copy_timestamp_seconds"] == [5] and backups["earliest_timestamp_seconds"] == []
+    for nothing in (status(node()), None):
+        assert all(each == [] for name, each in scraped(nothing).items() if "backup" in name), (
+            "unknown is not 0"
+        )
 
 
 def drawn(name: str, tier: str) -> Node:

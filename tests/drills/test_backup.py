@@ -167,7 +167,7 @@ def test_restored_beside_the_fleet_and_killed(fleet: RunningFleet) -> None:
     assert fleet.read(later) == "afterwards" and fleet.healthy()
 
 
-def test_an_archive_that_falls_behind_is_told_of(fleet: RunningFleet) -> None:
+def test_an_archive_that_falls_behind_is_told_of(fleet: RunningFleet, tmp_path: Path) -> None:
     pid = next(
         int(entry.name)
         for entry in Path("/proc").iterdir()
@@ -192,6 +192,13 @@ def test_an_archive_that_falls_behind_is_told_of(fleet: RunningFleet) -> None:
     wait_until(lambda: backups(fleet).behind == 0 and backups(fleet).connected, "the archive again")
     listed = msgspec.json.decode(done(fleet, "backup", "list", "--json"))
     assert len(listed["lines"]) == 1 and len(listed["lines"][0]["copies"]) == 1
+    copies = tmp_path / "backups" / "hello" / "0001" / "copies"
+    copies.rename(copies.with_name("aside"))
+    copies.touch()
+    wait_until(
+        lambda: any("copy for backups failed" in each for each in fleet.status().warnings), "that told"
+    )
+    assert (backups(fleet).failed_at or 0) > time.time() - 60
 
 
 def _command(entry: Path) -> bytes:

@@ -56,6 +56,7 @@ class Keeper:
         self._programs, self._url, self._folder = programs, url, folder
         self._late = Lateness(time.monotonic())
         self._failure, self._not_before = "", 0.0
+        self._failed_at: float | None = None
 
     async def run(self) -> None:
         """Until it is ended. Whatever goes wrong is told and tried again."""
@@ -89,6 +90,7 @@ class Keeper:
             return  # somebody makes one by hand
         except (OutgrowError, OSError) as error:
             self._failure, self._not_before = str(error), time.monotonic() + AGAIN_S
+            self._failed_at = time.time()
             print(f"no copy was made: {error}", file=sys.stderr)  # noqa: T201
 
     def _tell(self, found: Archived, line: history.History | None, failure: str = "") -> None:
@@ -104,7 +106,9 @@ class Keeper:
                 latest=copies[-1].ended if copies else None,
                 earliest=copies[0].ended if copies else None,
                 copies=len(copies),
+                every=self._settings.every,
                 failure=failure or self._failure,
+                failed_at=self._failed_at,
             )
         )
 

@@ -54,9 +54,10 @@ class Autoscaling(msgspec.Struct, frozen=True):
 class Backups(msgspec.Struct, frozen=True):
     """How the backups stand. Times are Unix time, `behind_s` seconds, `behind` bytes.
 
-    `connected`: the write-ahead log is being read. `latest`: when the last copy of the whole was complete.
-    `earliest`: the first moment that can be restored. `failure`: why the last copy failed. `wrong`: what of
-    this somebody must see to, as sentences.
+    `connected`: the write-ahead log is being read. `latest`: when the last copy of the whole was complete,
+    and `every` how often one is to be made. `earliest`: the first moment that can be restored. `failure`:
+    why the last copy failed, and `failed_at` when one did. `wrong`: what of this somebody must see to, as
+    sentences.
     """
 
     at: float = 0.0
@@ -66,7 +67,9 @@ class Backups(msgspec.Struct, frozen=True):
     latest: float | None = None
     earliest: float | None = None
     copies: int = 0
+    every: float = 0.0
     failure: str = ""
+    failed_at: float | None = None
     wrong: tuple[str, ...] = ()
 
 

@@ -5,7 +5,7 @@
 /api/requests      slow and failed   /api/history   series over time
 /api/events        what happened     /api/logs      what is new in the nodes' logs
 /api/actions       what may be done  /api/scale     POST: so many application servers
-                                     /api/drill     POST: a drill, to its verdict
+/metrics           for a Prometheus  /api/drill     POST: a drill, to its verdict
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from outgrow.dashboard import logs
+from outgrow.dashboard import logs, metrics
 from outgrow.dashboard.actions import Actions, Drill, Scale, possible_drills
 from outgrow.dashboard.gather import Gatherer
 from outgrow.dashboard.guard import Guard
@@ -113,6 +113,10 @@ class App:
         elif scope["path"] == "/api/actions":
             headers = ((b"cache-control", b"no-store"), (b"set-cookie", self._guard.cookie(scope)))
             await _answer(scope, send, 200, JSON, self._possible(scope), headers)
+        elif scope["path"] == "/metrics":
+            accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
+            content_type, text = metrics.exposition(self._gatherer.status, accept)
+            await _answer(scope, send, 200, content_type, text, ((b"cache-control", b"no-store"),))
         elif (answer := self._answers.get(scope["path"])) is not None:
             query = Query(parse_qsl(scope["query_string"].decode("latin-1")))
             await _answer(scope, send, 200, JSON, answer(query), ((b"cache-control", b"no-store"),))

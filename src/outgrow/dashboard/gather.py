@@ -111,6 +111,11 @@ class Gatherer:
         except OSError as error:
             logger.warning("the history of this second is lost: %s", error)
 
+    @property
+    def status(self) -> Status | None:
+        """What the fleet's supervisor said last; None while it does not answer."""
+        return self._status if self._answers else None
+
     def close(self) -> None:
         """Let go of everything."""
         for process in self._processes.values():

@@ -1,0 +1,46 @@
+"""What a Prometheus asks of the fleet itself: its nodes, its backups. docs/metrics.md lists it."""
+
+from __future__ import annotations
+
+from outgrow.cluster import Status
+from outgrow.cluster.status import Backups
+from outgrow.runtime.telemetry.metrics import Registry
+
+
+def exposition(status: Status | None, accept: str) -> tuple[str, bytes]:
+    """Content type and body. What is unknown has no series."""
+    return registry(status).exposition(accept)
+
+
+def registry(status: Status | None) -> Registry:
+    """The figures of this moment."""
+    made = Registry()
+    up = made.gauge("outgrow_fleet_node_up", "1 while a node is ready, else 0.", "node", "tier")
+    for node in status.nodes if status is not None else ():
+        if node.kind == "service":
+            up.series(node.name, node.tier).value = node.state == "ready"
+    _add_backups(made, status.backups if status is not None else None)
+    return made
+
+
+def _add_backups(made: Registry, backups: Backups | None) -> None:
+    for name, says, value in _figures(backups or Backups()):
+        family = made.gauge(f"outgrow_backup_{name}", says)
+        family.clear()
+        if backups is not None and value is not None:
+            family.series().value = value
+
+
+def _figures(now: Backups) -> tuple[tuple[str, str, float | None], ...]:
+    return (
+        ("seen_timestamp_seconds", "When the backups were looked after last, in Unix time.", now.at),
+        ("interval_seconds", "How often the whole database is to be copied.", now.every),
+        ("latest_copy_timestamp_seconds", "When the newest copy was complete, in Unix time.", now.latest),
+        ("earliest_timestamp_seconds", "The first moment that can be restored, in Unix time.", now.earliest),
+        ("copies", "Copies of the whole that there are.", now.copies),
+        ("last_failure_timestamp_seconds", "When a copy failed last, in Unix time.", now.failed_at),
+        ("failing", "1 while the last attempt at a copy has failed, else 0.", bool(now.failure)),
+        ("archive_connected", "1 while the write-ahead log is being read, else 0.", now.connected),
+        ("archive_lag_seconds", "How long ago was written what the archive has last.", now.behind_s),
+        ("archive_lag_bytes", "What of the write-ahead log the archive does not have yet.", now.behind),
+    )
