@@ -17,6 +17,8 @@ STEPS = ("front", "prepare", "verify", "switch", "settle")
 BACK = ("prepare", "verify", "switch", "front", "settle")
 SETTINGS = "\n[dashboard]\nenabled = false\n[database]\npool = 5\n"
 HELD_MAX_S = 1.0
+LATE_S = 5.0
+"""What a replica may be behind at the most that is asked (database.max_lag)."""
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def require_taken_back(fleet: RunningFleet) -> None:
 
 @pytest.mark.timeout(240)
 def test_it_grows_and_shrinks_and_nobody_notices(fleet: RunningFleet) -> None:
-    with Traffic(fleet) as traffic:
+    with Traffic(fleet, late_s=LATE_S) as traffic:
         traffic.wait_for_more()
         said = done(fleet, "grow", "replication")
         assert "checksum" in said and held_s(said) < HELD_MAX_S
@@ -109,7 +111,7 @@ def kill_all_along(
 
 @pytest.mark.timeout(400)
 def test_killed_at_every_step_and_finished(fleet: RunningFleet) -> None:
-    with Traffic(fleet) as traffic:
+    with Traffic(fleet, late_s=LATE_S) as traffic:
         traffic.wait_for_more()
         assert kill_all_along(fleet, traffic, ("grow", "replication"), STEPS) >= 7
         assert nodes(fleet) == 3 and stage_in_file(fleet) == "replication"
@@ -122,7 +124,7 @@ def test_killed_at_every_step_and_finished(fleet: RunningFleet) -> None:
 
 @pytest.mark.timeout(240)
 def test_taken_back(fleet: RunningFleet) -> None:
-    with Traffic(fleet) as traffic:
+    with Traffic(fleet, late_s=LATE_S) as traffic:
         traffic.wait_for_more()
         command = Command(fleet, "grow", "replication")
         assert command.wait_for("applying", "verify", "")
@@ -144,7 +146,7 @@ def test_taken_back(fleet: RunningFleet) -> None:
 @pytest.mark.parametrize("step", ["prepare", "switch"])
 def test_the_fleet_is_killed_meanwhile(fleet: RunningFleet, step: str) -> None:
     """It starts where the data is, and the growth goes on."""
-    with Traffic(fleet) as traffic:
+    with Traffic(fleet, late_s=LATE_S) as traffic:
         traffic.wait_for_more()
         command = Command(fleet, "grow", "replication")
         assert command.wait_for("done", step, "")

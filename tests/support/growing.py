@@ -23,13 +23,17 @@ class Traffic:
     """Writers that read each write back at once, and readers. Whatever goes wrong is noted.
 
     `lenient` clients, for when the fleet itself is killed, count only what was acknowledged and is lost.
+    Where there are replicas a reader may see what another session has written `late_s` after it.
     """
 
-    def __init__(self, fleet: RunningFleet, *, writers: int = 2, readers: int = 1) -> None:
+    def __init__(
+        self, fleet: RunningFleet, *, writers: int = 2, readers: int = 1, late_s: float = 0.0
+    ) -> None:
         self.written: dict[str, str] = {}
         self.wrong: list[str] = []
         self.requests = 0
         self.lenient = False
+        self._late_s = late_s
         self._fleet = fleet
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._writing, args=(n,)) for n in range(writers)]
@@ -94,7 +98,10 @@ class Traffic:
     def _read(self, client: httpx.Client) -> None:
         # A copy, which is one step, while going through it is many: writers add to it meanwhile.
         note, text = random.choice(list(self.written.copy().items()))
+        deadline = time.monotonic() + self._late_s
         answer = client.get(f"/notes/{note}")
+        while answer.status_code == 404 and time.monotonic() < deadline:
+            answer = client.get(f"/notes/{note}")
         if answer.status_code == 404 or (answer.is_success and answer.json()["text"] != text):
             self.wrong.append(f"{text!r} was acknowledged and is read as {answer.text}")
         answer.raise_for_status()

@@ -30,6 +30,9 @@ class Block:
     def after_commit(self, effect: Any, tags: tuple[str, ...] = ()) -> None:
         effect(Position(1, 1))
 
+    def announced_by(self, announcer: request.Announcer) -> None:
+        raise AssertionError("nobody shares a cache here")
+
     def __enter__(self) -> Self:
         self.token = request.unit_of_work.set(self)
         return self

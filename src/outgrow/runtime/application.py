@@ -42,8 +42,12 @@ from outgrow.runtime.sessions import Movable, Places, Sessions, open_store
 from outgrow.runtime.telemetry import tracecontext
 
 if TYPE_CHECKING:
+    from outgrow.runtime.cache.shared import Shared
     from outgrow.runtime.telemetry import Telemetry
     from outgrow.runtime.telemetry.prometheus import Metrics
+
+TELL_ATTEMPTS = 10_000
+"""Of a message for the shared cache: while that is down for a day it is tried again and again."""
 
 
 class Outgrow:
@@ -83,6 +87,9 @@ class Outgrow:
             for_sessions=_caches_for_sessions(document),
         )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
+        self._shared: Shared | None = None
+        declare = self.queue.task(name="outgrow.cache", attempts=TELL_ATTEMPTS)
+        self._invalidate = declare(self._tell_shared)
         self._reloading = asyncio.Lock()
         self._places = (
             Places(document.sessions, self._session_store) if document.sessions.engine != "off" else None
@@ -151,6 +158,7 @@ class Outgrow:
                     await self._control.close()
                 if self.sessions is not None:
                     await self.sessions.close()
+                await self.cache.use(None)
                 await self.db.close()
                 raise
         return self
@@ -158,6 +166,7 @@ class Outgrow:
     async def _open(self) -> None:
         self._writer.renew()
         await self.db.open()
+        await self._share_cache(self.endpoints.cache)
         if self.sessions is not None:
             await self.sessions.open()
         self._add_checks()
@@ -180,8 +189,8 @@ class Outgrow:
             if self.sessions is not None:
                 await self.sessions.close()
         finally:
+            await self.cache.use(None)
             await self.db.close()
-            self.cache.clear()
             self.health.stopping = False
 
     async def _reload(self) -> None:
@@ -200,6 +209,9 @@ class Outgrow:
             self.db.resize(document.database.pool)
         else:
             await self.db.move(document.database, secrets.passwords)
+        cache = self.endpoints.cache
+        if (document.cache.engine, document.cache.url) != (cache.engine, cache.url):
+            await self._share_cache(document.cache)
         self.cache.serve_sessions(_caches_for_sessions(document))
         self.endpoints = document
 
@@ -211,6 +223,29 @@ class Outgrow:
         await self.sessions.use(self._places.store)
         for store in left:
             await store.close()
+
+    async def _share_cache(self, settings: endpoints.Cache) -> None:
+        self._shared = None
+        if settings.engine == "redis":
+            try:
+                from outgrow.runtime.cache.shared import Shared
+            except ModuleNotFoundError as error:
+                raise Misuse("a shared cache needs a driver", hint="pip install 'outgrow[redis]'") from error
+            password, application = self._secrets.passwords.get("cache"), self.endpoints.application
+            self._shared = Shared(
+                settings,
+                password,
+                application,
+                tags=self.cache.tags,
+                written=self.db.written,
+                message=lambda tags: self.queue.message(self._invalidate, *tags),
+            )
+        await self.cache.use(self._shared)
+
+    async def _tell_shared(self, *tags: str) -> None:
+        """A transaction has changed these while the shared cache could not be told. Raises until it can."""
+        if self._shared is not None:
+            await self._shared.invalidate(tags, await self.db.written())
 
     def _drain(self) -> None:
         """The fleet is about to end this process."""
@@ -340,8 +375,10 @@ class Outgrow:
 
 
 def _caches_for_sessions(document: Endpoints) -> bool:
-    """Not where what is kept in this process can be older than what a session has seen elsewhere: with other
-    processes, whose writes it does not hear of, or replicas; unless nothing of that kind is promised."""
+    """Whether sessions are served from memory without more ado. Not where what is kept in this process can be
+    older than what a session has seen elsewhere: with other processes or replicas; unless nothing of that
+    kind is promised."""
     promised = document.consistency in ("session", "strong")
-    alone = not document.cache.several and all(len(shard.nodes) == 1 for shard in document.database.shards)
+    several = document.cache.engine == "redis" or document.cache.several
+    alone = not several and all(len(shard.nodes) == 1 for shard in document.database.shards)
     return alone or not promised

@@ -6,7 +6,7 @@ raise its bookmark. Outside of both there is none, and every tier works without 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -39,12 +39,16 @@ class Scope:
     `spans` holds its parts so far (telemetry/spans.py), since nobody knows yet that it will be slow.
     `local` is for parts of the runtime that remember something for one request only. `unsettled` is to be
     awaited before the bookmark travels on: what was read on a primary gets a position. `restarted` is
-    whether the bookmark demands less than the caller's, because what that demands is lost.
+    whether the bookmark demands less than the caller's, because what that demands is lost. `observed` counts
+    what may have shown it something new, and `current_at` is that count when the cache of this process
+    was last known to be as new as that.
     """
 
     __slots__ = (
         "bookmark",
+        "current_at",
         "local",
+        "observed",
         "parent_id",
         "restarted",
         "sampled",
@@ -73,6 +77,8 @@ class Scope:
         self.started = perf_counter()
         self.spans: list[Span] = []
         self.wrote = False
+        self.observed = 1
+        self.current_at = 0
         self.restarted = False
         self.unsettled: Callable[[Bookmark], Awaitable[None]] | None = None
         self.local: dict[Any, Any] | None = None
@@ -99,6 +105,19 @@ class UnitOfWork(Protocol):
 
         `tags` join the session's bookmark as written by it. An effect must not raise or block.
         """
+
+    def announced_by(self, announcer: Announcer) -> None:
+        """Have all the tags of `after_commit` announced before COMMIT, and settled after it."""
+
+
+class Announcer(Protocol):
+    """Who tells others of what a transaction changes."""
+
+    async def announce(self, tags: Sequence[str]) -> Message | None:
+        """It is about to commit. What is returned, since nobody could be told, is stored with it."""
+
+    def settle(self, tags: Sequence[str], position: Position | None) -> None:
+        """What was announced has been committed there, or was not (None). Not called if nobody knows."""
 
 
 class Loading(Protocol):

@@ -10,28 +10,32 @@ to its caller but not stored.
 
 A write block passes the cache by: what its transaction reads is not committed, so it must not be
 kept, and what others have kept is not what its transaction sees. Where there are several histories (other
-processes, of whose writes this cache does not hear; replicas) sessions pass it by as well: what is kept
-here may be older than what they have seen elsewhere.
+processes, replicas) sessions pass it by as well, since what is kept here may be older than what they have
+seen elsewhere; unless all processes share a cache (shared.py), by which each hears of what the others write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextvars import ContextVar
-from itertools import chain
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import chain, count
 from time import monotonic, perf_counter
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from outgrow import endpoints
-from outgrow.errors import Misuse
+from outgrow.errors import Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
+from outgrow.runtime.cache.codec import Codec, codec_of
+from outgrow.runtime.cache.load import Load, around, result
 from outgrow.runtime.cache.memory import Entry, Note, Reading, Tag, entries
+from outgrow.runtime.cache.wanted import Wanted, names, seconds
 from outgrow.runtime.events import Events
+
+if TYPE_CHECKING:
+    from outgrow.runtime.cache.shared import Shared
 
 V = TypeVar("V")
 
@@ -39,18 +43,19 @@ JITTER = 0.1
 """A lifetime varies by this share, so that what was stored together does not expire together."""
 
 DEFAULT_TTL_S = 60.0
+EVERYTHING = "*"
+"""A tag that everything has where processes share a cache."""
+
 INVALIDATED_MAX = 10_000
 """Tags of which it is remembered when they were invalidated last, though no entry has them."""
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 
 
 class Cache:
     """The cache of one process. Values are kept as they are, not copied: do not change what you get.
 
-    Other processes do not hear of an invalidation: there, an entry lives until its `ttl` is over.
-    `for_sessions` is whether callers with a session get what is kept, too.
+    Other processes do not hear of an invalidation, and an entry there lives until its `ttl` is over, unless
+    they share a cache (`use`). `for_sessions` is whether callers with a session get what is kept here without
+    a look there.
     """
 
     def __init__(
@@ -70,12 +75,13 @@ class Cache:
         self._writer = writer or Writer()
         # A tag is remembered while an entry or a load refers to it, or it is among those invalidated last: a
         # load that begins later may read from a replica that is late, and must be told how far it has to be.
-        self._tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
+        self.tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
         self._invalidated: dict[str, Tag] = {}
         self._floor = ZERO
         """Of what was invalidated before those."""
         self._loads: dict[str, Load] = {}
-        self._ttls: dict[str, float] = {}
+        self._versions = count(1)
+        self._shared: Shared | None = None
 
     async def get(
         self,
@@ -84,6 +90,7 @@ class Cache:
         *,
         ttl: str | float = DEFAULT_TTL_S,
         tags: Iterable[str] = (),
+        type: Any = None,
     ) -> V:
         """The value of `key`; what `load` returns when it is not there.
 
@@ -92,8 +99,11 @@ class Cache:
         wherever it is asked for. Callers that miss at the same time share one load, which goes on
         when they go away. An error of `load` is raised to those who waited for it, and nothing is
         stored. Inside a write block it is just `load()`.
+
+        Where processes share a cache, the value goes there as its `type` says, by default what `load` is
+        annotated to return (see codec.py); a value of no known type stays in its process.
         """
-        if not self._for_sessions and _in_session():
+        if not self._for_sessions and _in_session() and not await self._current():
             self._events.cache_read(_prefix(key), "session")
             return await load()
         entry: Entry | None = self._entries.get(key)
@@ -107,16 +117,17 @@ class Cache:
                 if (
                     scope is None or not scope.bookmark.demands(self._writer) or entry.covers(scope.bookmark)
                 ) and request.unit_of_work.get() is None:
-                    around = _around.get()
-                    if around is not None:
-                        around.take_part(entry)
+                    outer = around.get()
+                    if outer is not None:
+                        outer.take_part(entry)
                     for sink in self._events.cache_read.sinks:
                         sink(entry.prefix, "hit")
                     return entry.value  # type: ignore[no-any-return]
         if not self.enabled or request.unit_of_work.get() is not None:
             return await load()
         outcome = "miss" if entry is None or entry.expires <= monotonic() else "stale"
-        return await self._join_or_load(key, load, self._seconds(ttl), tags, outcome)  # type: ignore[no-any-return]
+        wanted = self._wanted(key, tags, ttl, None if self._shared is None else codec_of(load, type))
+        return await self._join_or_load(wanted, load, outcome)  # type: ignore[no-any-return]
 
     async def get_many(
         self,
@@ -125,14 +136,16 @@ class Cache:
         *,
         ttl: str | float = DEFAULT_TTL_S,
         tags: Callable[[str], Iterable[str]] = lambda key: (),
+        type: Any = None,
     ) -> dict[str, V]:
         """The values of many keys; `load_many` is called once with those that are missing.
 
         A key that `load_many` does not return is absent from the result, one that it was not asked
-        for is left out. `tags` gives a key's tags. Loads of several callers are not shared.
+        for is left out. `tags` gives a key's tags, `type` is that of one value (see `get`). Loads of several
+        callers are not shared.
         """
         wanted = list(dict.fromkeys(keys))
-        if not self._for_sessions and _in_session():
+        if not self._for_sessions and _in_session() and not await self._current():
             for key in wanted:
                 self._events.cache_read(_prefix(key), "session")
             loaded = await load_many(wanted) if wanted else {}
@@ -142,22 +155,25 @@ class Cache:
             return {key: loaded[key] for key in wanted if key in loaded}
         found = self._held(wanted)
         if len(found) < len(wanted):
-            missing = [key for key in wanted if key not in found]
-            for key in missing:
-                self._events.cache_read(_prefix(key), "miss")
-            found.update(await self._load_many(missing, load_many, self._seconds(ttl), tags))
+            codec = None if self._shared is None else codec_of(load_many, type, many=True)
+            asked = [self._wanted(key, tags(key), ttl, codec) for key in wanted if key not in found]
+            found.update(await self._bring_many(asked, load_many))
         return {key: found[key] for key in wanted if key in found}
 
-    def invalidate(self, *names: str) -> None:
+    def invalidate(self, *tags: str) -> None:
         """Forget every entry with one of these tags or keys.
 
         Inside a write block it takes effect when, and only when, the transaction commits.
         """
         unit = request.unit_of_work.get()
         if unit is None:
-            self._forget(names, self._position())
-        else:
-            unit.after_commit(lambda position: self._forget(names, position), names)
+            self._forget(tags, self._position())
+            if self._shared is not None:
+                self._shared.owe(tags, self._position())
+            return
+        unit.after_commit(lambda position: self._forget(tags, position), tags)
+        if self._shared is not None:
+            unit.announced_by(self._shared)
 
     def serve_sessions(self, yes: bool) -> None:
         """Whether sessions are served from now on. If they were not, what is kept may be too old for them."""
@@ -166,97 +182,182 @@ class Cache:
         self._for_sessions = yes
 
     def clear(self) -> None:
-        """Forget everything; loads under way are not stored."""
-        self._forget([tag.name for tag in self._tags.values()], self._position())
+        """Forget everything, here; loads under way are not stored."""
+        self._forget([tag.name for tag in self.tags.values()], self._position())
         self._entries.clear()
 
+    def _failed_over(self, *_: object) -> None:
+        """What was read of another primary may be lost: nobody can tell from an entry whether it is."""
+        if self._shared is not None:
+            self.invalidate(EVERYTHING)
+
+    async def use(self, shared: Shared | None) -> None:
+        """From now on what all processes share, or nothing of that kind. What is kept here is forgotten."""
+        before, self._shared = self._shared, None
+        if before is not None:
+            await before.close()
+        elif shared is not None:
+            self._events.query_finished.subscribe(_observe, bind=lambda node, label: _observe)
+            self._events.failed_over.subscribe(self._failed_over)
+        if shared is not None:
+            await shared.open()
+        self.clear()
+        self._shared = shared
+
     async def check(self) -> str:
-        """For the deep health check."""
+        """For the deep health check. Raises Unavailable while what all processes share cannot be asked."""
+        if self._shared is not None and not self._shared.up:
+            raise Unavailable(
+                f"the shared cache: {self._shared.trouble}", hint="until then each process has its own"
+            )
         return f"{len(self._entries)} entries" if self.enabled else "off"
 
     def figures(self) -> dict[str, int]:
         """How much it holds."""
         return {"entries": len(self._entries), "loads": len(self._loads)}
 
-    async def _join_or_load(
-        self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str], outcome: str
-    ) -> Any:
+    def _wanted(self, key: str, tags: Iterable[str], ttl: str | float, codec: Codec | None) -> Wanted:
+        every = () if self._shared is None else (EVERYTHING,)
+        return Wanted(key, names(key, tags, every), seconds(ttl), codec)
+
+    async def _current(self) -> bool:
+        """Whether this session may be served from memory: nothing that it may have seen is unknown here."""
+        scope = request.current.get()
+        return self._shared is not None and scope is not None and await self._shared.current(scope)
+
+    async def _join_or_load(self, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str) -> Any:
         bookmark = self._demanding(request.current.get())
+        strict = not self._for_sessions and _in_session()
         while True:
-            running = self._loads.get(key)
-            if running is None or not running.serves(bookmark):
-                self._events.cache_read(_prefix(key), outcome)
-                return await _result(self._start(key, load, ttl_s, tags), _around.get())
+            running = self._loads.get(wanted.key)
+            if running is None or not running.serves(bookmark) or (strict and not running.noted()):
+                return await result(self._start(wanted, load, outcome), around.get())
             try:
-                value = await _result(running, _around.get())
+                value = await result(running, around.get())
             except asyncio.CancelledError:
                 if not running.task.cancelled() or _being_cancelled():
                     raise
                 continue  # that load was cancelled from within, which is no business of this caller
             if bookmark is None or running.covers(bookmark):
-                self._events.cache_read(_prefix(key), "waited")
+                self._events.cache_read(_prefix(wanted.key), "waited")
                 return value
 
-    def _start(self, key: str, load: Callable[[], Awaitable[Any]], ttl_s: float, tags: Iterable[str]) -> Load:
-        started = Load(key, *self._begin(key, tags))
-        started.floor = self._required(started.note)
+    def _start(self, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str) -> Load:
+        started = Load(wanted.key, (), ZERO)
+        self._begin(started, wanted.tags)
         # A task of its own: when the caller who happened to be first goes away, the others still get it.
-        started.task = asyncio.get_running_loop().create_task(self._load(load, started, ttl_s))
+        started.task = asyncio.get_running_loop().create_task(self._bring(started, wanted, load, outcome))
         started.task.add_done_callback(_retrieve)
-        self._loads[key] = started
+        self._loads[wanted.key] = started
         return started
 
-    async def _load(self, load: Callable[[], Awaitable[Any]], this: Load, ttl_s: float) -> Any:
-        started = perf_counter()
-        token = _around.set(this)
+    async def _bring(
+        self, this: Load, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str
+    ) -> Any:
+        """From what all processes share, or by loading it."""
+        token = around.set(this)
+        key = ""
         try:
+            if self._shared is not None and self._shared.up:
+                key, entry = await self._shared.find(wanted, self._entries.get(wanted.key))
+                if entry is not None and self._good(entry):
+                    return self._taken(this, entry)
+                self._begin(this, wanted.tags)
+            self._events.cache_read(_prefix(wanted.key), outcome)
+            started = perf_counter()
             value = await load()
+            if self._store(wanted, value, this, perf_counter() - started, key):
+                key = ""
+            return value
         finally:
-            _around.reset(token)  # else task, context and load refer to each other in a circle
+            around.reset(token)  # else task, context and load refer to each other in a circle
             if self._loads.get(this.key) is this:
                 del self._loads[this.key]
-        self._store(this.key, value, this, ttl_s, perf_counter() - started)
-        return value
+            if key and self._shared is not None:
+                self._shared.give_up(wanted, key)
+
+    def _taken(self, this: Load, entry: Entry) -> Any:
+        """What lay there is what this load brings."""
+        this.note, this.hashes, this.position, this.older = (
+            entry.note, entry.hashes, entry.position, entry.older,
+        )  # fmt: skip
+        self._entries.insert(this.key, entry)
+        self._events.cache_read(entry.prefix, "shared")
+        return entry.value
+
+    def _good(self, entry: Entry) -> bool:
+        """For the caller's session."""
+        bookmark = self._demanding(request.current.get())
+        return bookmark is None or entry.covers(bookmark)
+
+    async def _bring_many(
+        self, asked: list[Wanted], load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]]
+    ) -> dict[str, Any]:
+        """See `_bring`."""
+        found: dict[str, Any] = {}
+        held = [self._note(each.tags) for each in asked]  # tags are known while they are held
+        if self._shared is not None and self._shared.up:
+            for key, entry in (await self._shared.find_many(asked)).items():
+                if self._good(entry):
+                    outer = around.get()
+                    if outer is not None:
+                        outer.take_part(entry)
+                    self._entries.insert(key, entry)
+                    self._events.cache_read(entry.prefix, "shared")
+                    found[key] = entry.value
+        missing = [each for each in asked if each.key not in found]
+        for each in missing:
+            self._events.cache_read(_prefix(each.key), "miss")
+        if missing:
+            found.update(await self._load_many(missing, load_many))
+        del held
+        return found
 
     async def _load_many(
-        self,
-        missing: list[str],
-        load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]],
-        ttl_s: float,
-        tags: Callable[[str], Iterable[str]],
+        self, missing: list[Wanted], load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]]
     ) -> dict[str, V]:
-        begun = {key: self._begin(key, tags(key)) for key in missing}
-        position = min(position for _, position in begun.values())
-        own = tuple(chain.from_iterable(note for note, _ in begun.values()))
-        whole = Load("", own, position)
-        whole.floor = self._required(own)
-        around = _around.get()
-        token = _around.set(whole)
+        begun = {each.key: Load(each.key, (), ZERO) for each in missing}
+        for each in missing:
+            self._begin(begun[each.key], each.tags)
+        own = tuple(chain.from_iterable(load.note for load in begun.values()))
+        whole = Load("", own, min(load.position for load in begun.values()))
+        whole.floor = max(load.floor for load in begun.values())
+        position = whole.position
+        outer = around.get()
+        token = around.set(whole)
         started = perf_counter()
+        asked = load_many([each.key for each in missing])
         try:
-            answer = await (load_many(missing) if around is None else around.wait(whole, load_many(missing)))
+            answer = await (asked if outer is None else outer.wait(whole, asked))
         finally:
-            _around.reset(token)
-        loaded = {key: answer[key] for key in missing if key in answer}
-        parts = whole.note[len(own) :]
-        for key, value in loaded.items():
-            reading = Reading((*begun[key][0], *parts), min(position, whole.position), whole.older)
-            self._store(key, value, reading, ttl_s, perf_counter() - started)
-        return loaded
+            around.reset(token)
+        took, parts = perf_counter() - started, whole.note[len(own) :]
+        loaded = [each for each in missing if each.key in answer]
+        for each in loaded:
+            note = (*begun[each.key].note, *parts)
+            self._store(
+                each, answer[each.key], Reading(note, min(position, whole.position), whole.older), took
+            )
+        return {each.key: answer[each.key] for each in loaded}
 
-    def _store(self, key: str, value: Any, reading: Reading, ttl_s: float, took: float) -> None:
-        good = reading.keepable()
-        prefix = _prefix(key)
+    def _store(self, wanted: Wanted, value: Any, reading: Reading, took: float, token: str = "") -> bool:
+        """Whether it was put where all processes find it."""
+        key, good, prefix, shared = wanted.key, reading.keepable(), _prefix(wanted.key), False
         if good and not self._holds_newer(key, reading.position):
-            expires = monotonic() + ttl_s * random.uniform(1 - JITTER, 1 + JITTER)
-            self._entries.insert(key, Entry(value, reading, expires, prefix))
+            ttl_s = wanted.ttl_s * random.uniform(1 - JITTER, 1 + JITTER)
+            entry = Entry(value, reading, monotonic() + ttl_s, prefix)
+            self._entries.insert(key, entry)
+            if self._shared is not None and wanted.codec is not None:
+                self._shared.keep(wanted, entry, ttl_s, token)
+                shared = True
         self._events.cache_loaded(prefix, took, good)
+        return shared
 
     def _held(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that may be served to this caller at once."""
         scope = request.current.get()
         bookmark = self._demanding(scope)
-        around, now, get = _around.get(), monotonic(), self._entries.get
+        outer, now, get = around.get(), monotonic(), self._entries.get
         found = {}
         for key in keys:
             entry: Entry | None = get(key)
@@ -267,8 +368,8 @@ class Cache:
                 or (bookmark is not None and not entry.covers(bookmark))
             ):
                 continue
-            if around is not None:
-                around.take_part(entry)
+            if outer is not None:
+                outer.take_part(entry)
             for sink in self._events.cache_read.sinks:
                 sink(entry.prefix, "hit")
             found[key] = entry.value
@@ -285,45 +386,45 @@ class Cache:
         held: Entry | None = self._entries.get(key)
         return held is not None and held.position > position and held.alive()
 
-    def _begin(self, key: str, tags: Iterable[str]) -> tuple[Note, Position]:
+    def _begin(self, this: Load, tags: Sequence[str]) -> None:
         """The tags as they are now, and what a load that starts now sees at least: what this process knows
-        of, and its session's writes."""
-        note = self._note(key, tags)
+        of, and its session's writes. It has to see what has invalidated its tags, and those writes."""
+        this.note = note = self._note(tags)
+        this.hashes = frozenset([tag.hash for tag, _ in note])
         position = self._position()
-        scope = request.current.get()
-        if scope is not None and scope.bookmark.demands(self._writer):
-            floor = scope.bookmark.floor([tag.hash for tag, _ in note]) or position
-            position = max(position, floor, scope.bookmark.forgotten)
-        return note, position
-
-    def _required(self, note: Note) -> Position:
-        """What a load with these tags has to see: their invalidations here, and its session's own writes."""
         floor = max((tag.floor for tag, _ in note), default=ZERO)
         scope = request.current.get()
-        if scope is None or not scope.bookmark.demands(self._writer):
-            return floor
-        own = scope.bookmark.floor([tag.hash for tag, _ in note]) or ZERO
-        return max(floor, own, scope.bookmark.forgotten)
+        if scope is not None and scope.bookmark.demands(self._writer):
+            own, forgotten = scope.bookmark.floor(this.hashes), scope.bookmark.forgotten
+            position = max(position, own or position, forgotten)
+            floor = max(floor, own or ZERO, forgotten)
+        this.position = position if self._shared is None else max(position, floor)
+        this.floor = floor
 
-    def _note(self, key: str, tags: Iterable[str]) -> Note:
-        """The tags as they are now. An entry depends on its own key, too."""
-        if isinstance(tags, str):
-            raise Misuse(f"tags={tags!r} is one text", hint=f"write tags=[{tags!r}]")
-        known = self._tags
+    def _note(self, tags: Sequence[str]) -> Note:
+        """The tags as they are now."""
+        known, alone = self.tags, self._shared is None or not self._shared.up
         noted = []
-        for name in dict.fromkeys((key, *tags)):
+        for name in tags:
             tag = known.get(name)
             if tag is None:
                 tag = known[name] = Tag(name, self._floor)
+                if not alone:
+                    tag.forget()
+            if alone and tag.version < 0:
+                tag.version = next(self._versions)
             noted.append((tag, tag.version))
         return tuple(noted)
 
     def _forget(self, names: Iterable[str], position: Position) -> None:
         for name in names:
-            tag = self._tags.get(name)
+            tag = self.tags.get(name)
             if tag is None:
-                tag = self._tags[name] = Tag(name)
-            tag.version += 1
+                tag = self.tags[name] = Tag(name)
+            if self._shared is None:
+                tag.version = next(self._versions)
+            else:
+                tag.forget()
             tag.floor = max(tag.floor, position)
             self._invalidated.pop(name, None)
             self._invalidated[name] = tag
@@ -333,83 +434,17 @@ class Cache:
             self._floor = max(self._floor, oldest.floor)
         self._events.cache_invalidated(tuple(names))
 
-    def _seconds(self, ttl: str | float) -> float:
-        if not isinstance(ttl, str):
-            return ttl
-        known = self._ttls.get(ttl)
-        if known is None:
-            found = _DURATION.match(ttl)
-            if found is None:
-                raise Misuse(
-                    f"ttl={ttl!r} is no duration", hint='seconds, or text like "250ms", "30s", "5m", "1h"'
-                )
-            known = self._ttls[ttl] = float(found[1]) * _UNITS[found[2]]
-        return known
-
-
-class Load(Reading):
-    """A load under way: since which position, and with which versions of the tags.
-
-    A load may get parts of its value from the cache, or wait for other loads. What those parts depend
-    on is then as old as they are, and the loads that it waits for are known, so that a circle of them
-    is told instead of waiting for ever.
-    """
-
-    __slots__ = ("floor", "key", "task", "waits_for")
-
-    def __init__(self, key: str, note: Note, position: Position) -> None:
-        super().__init__(note, position)
-        self.key = key
-        self.floor = ZERO
-        self.task: asyncio.Task[Any]
-        self.waits_for: set[Load] = set()
-
-    def read_at(self, position: Position) -> None:
-        """A part of it was read from a node that shows no more than this for certain (scope.Loading)."""
-        self.position = min(self.position, position)
-
-    def serves(self, bookmark: Bookmark | None) -> bool:
-        """Whether a caller who comes now may have its value. A part from the cache can make this untrue
-        later."""
-        return self.promising() and (bookmark is None or self.covers(bookmark))
-
-    def promising(self) -> bool:
-        """Whether nothing was invalidated of what it has, or waits for."""
-        return self.intact() and all(load.promising() for load in self.waits_for)
-
-    async def wait(self, part: Load, result: Awaitable[V]) -> V:
-        """The result, which is to be a part of this load's own."""
-        self.waits_for.add(part)
-        try:
-            return await result
-        finally:
-            self.waits_for.discard(part)
-            self.take_part(part)
-
-    def needs(self, other: Load) -> bool:
-        """Whether it waits for the other, directly or not."""
-        return self is other or any(load.needs(other) for load in self.waits_for)
-
-
-_around = cast("ContextVar[Load | None]", request.loading)
-"""The load inside of which the caller runs."""
-
-
-async def _result(load: Load, around: Load | None) -> Any:
-    """The load's value; the caller may be cancelled without harm to it."""
-    if around is None:
-        return await asyncio.shield(load.task)
-    if load.needs(around):
-        raise Misuse(
-            f"the load of {load.key!r} needs {around.key!r}, whose load needs {load.key!r}",
-            hint="a value in the cache cannot be made from itself",
-        )
-    return await around.wait(load, asyncio.shield(load.task))
-
 
 def _in_session() -> bool:
     scope = request.current.get()
     return scope is not None and scope.bookmark.session != 0
+
+
+def _observe(*_: object) -> None:
+    """A query may have shown something new to its session."""
+    scope = request.current.get()
+    if scope is not None:
+        scope.observed += 1
 
 
 def _being_cancelled() -> bool:

@@ -14,7 +14,9 @@ class Tag:
     """What is known of one tag: how often it was invalidated here, and the newest position of that.
 
     An entry is good as long as the versions of its tags are those that its load began with. What
-    was read below the floor (on a server that lags) must not be stored, whenever it began.
+    was read below the floor (on a server that lags) must not be stored, whenever it began. A version
+    below 0 is none: what all processes share is not known of the tag (shared.py), and nothing that depends
+    on it is stored.
     """
 
     __slots__ = ("__weakref__", "floor", "hash", "name", "version")
@@ -24,6 +26,10 @@ class Tag:
         self.hash = tag_hash(name)
         self.version = 0
         self.floor = floor
+
+    def forget(self) -> None:
+        """From now on its version is not known, and none that it had."""
+        self.version = -abs(self.version) - 1
 
 
 Note = tuple[tuple[Tag, int], ...]
@@ -57,7 +63,7 @@ class Reading:
         """Whether it is intact, and read no earlier than the newest invalidation of each tag."""
         older, position = self.older, self.position
         for tag, version in self.note:
-            if tag.version != version or older.get(tag.hash, position) < tag.floor:
+            if version < 0 or tag.version != version or older.get(tag.hash, position) < tag.floor:
                 return False
         return True
 

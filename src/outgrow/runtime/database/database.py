@@ -185,6 +185,13 @@ class Database:
             answer = await tx.all(statement, **(parameters or {}))
         return merge([answer], order_by, limit)
 
+    async def written(self) -> Position:
+        """A position beyond all that can be seen on the primary now; with one server, that which is known.
+
+        Raises Unavailable when the primary does not answer.
+        """
+        return await self._place.written()
+
     async def check(self) -> str:
         """For the deep health check: what answered. Raises DatabaseError when nothing does."""
         return await self._place.check()
@@ -207,6 +214,7 @@ class Place(unit.Place, Protocol):
     def position(self) -> Position: ...
     async def open(self) -> None: ...
     async def close(self) -> None: ...
+    async def written(self) -> Position: ...
     async def check(self) -> str: ...
     def read(self, level: Level, snapshot: bool) -> Read: ...
     def resize(self, connections: int) -> None: ...
@@ -228,6 +236,10 @@ class OneNode:
     @property
     def position(self) -> Position:
         """The newest known."""
+        return self._server.position
+
+    async def written(self) -> Position:
+        """Every read sees all of it, however late this is."""
         return self._server.position
 
     async def begin(self) -> tuple[Node, Connection]:

@@ -104,6 +104,10 @@ class Replication:
         known = max((server.position for server in self.servers.values()), default=ZERO)
         return known if primary is None else max(known, Position(primary.timeline, primary.lsn))
 
+    async def written(self) -> Position:
+        """Beyond all that can be seen on the primary now. Raises Unavailable."""
+        return await self.view.written(SETTLE_WITHIN_S)
+
     def committed(self, position: Position) -> None:
         """A commit outside of any request: what this process reads later, outside of one, is not older."""
         self._own.raise_to(self.shard, position)

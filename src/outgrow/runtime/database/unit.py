@@ -27,7 +27,7 @@ from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.session import BlockEngine, session_on
 from outgrow.runtime.database.staging import Staging, put_once
 from outgrow.runtime.events import Events
-from outgrow.runtime.scope import Message
+from outgrow.runtime.scope import Announcer, Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -270,6 +270,8 @@ class Write(Unit, eq=False, kw_only=True):
     _messages: list[Message] = []
     _effects: list[Effect] = []
     _tags: list[str] = []
+    _announcer: Announcer | None = None
+    _announced: tuple[str, ...] = ()
     _savepoints: int = 0
     _token: Token[request.UnitOfWork | None] | None = None
     _started: float = 0.0
@@ -286,6 +288,10 @@ class Write(Unit, eq=False, kw_only=True):
             raise UnitOfWorkClosed
         self._effects.append(effect)
         self._tags.extend(tags)
+
+    def announced_by(self, announcer: Announcer) -> None:
+        """Have the tags announced before COMMIT (see scope.UnitOfWork)."""
+        self._announcer = announcer
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -345,6 +351,12 @@ class Write(Unit, eq=False, kw_only=True):
         if self._session is not None:
             await self._session.flush()
             await self._close_session()
+        if self._announcer is not None and self._tags and not self._doomed:
+            self._announced = tuple(dict.fromkeys(self._tags))
+            message = await self._announcer.announce(self._announced)
+            if message is not None:
+                self._announced = ()
+                self._messages.append(message)
         if self._messages and not self._doomed:  # a doomed block takes no statement, and is rolled back
             await self.many(put_once(self._node.engine), self._staging.rows(self._messages))
 
@@ -374,6 +386,8 @@ class Write(Unit, eq=False, kw_only=True):
         finally:
             self._release(connection, broken=outcome == "unknown")
             self._events.transaction_finished(self._node.name, outcome, perf_counter() - self._started)
+            if outcome == "rollback":
+                self._settle(None)
             if outcome == "unknown":
                 # It may have been committed: to forget a cache entry in vain is harmless, to keep it is not.
                 for effect in self._effects:
@@ -387,14 +401,21 @@ class Write(Unit, eq=False, kw_only=True):
             scope.bookmark.wrote(self._shard.name, position, self._tags, self._shard.writer.id)
         else:
             self._shard.place.committed(position)
+        self._settle(position)
         for effect in self._effects:
             effect(position)
         for message in self._messages:
             self._events.message_staged(message.topic)
 
+    def _settle(self, position: Position | None) -> None:
+        if self._announcer is not None and self._announced:
+            announced, self._announced = self._announced, ()
+            self._announcer.settle(announced, position)
+
     async def _roll_back(self, *, broken: bool) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None
+        self._settle(None)
         try:
             if not broken:
                 await self._close_session()

@@ -138,6 +138,10 @@ class Queue:
             raise OutsideUnitOfWork(f"enqueue({task!r})")
         unit.stage(Message(TOPIC, self._encode(task, args, kwargs), delay_s, key))
 
+    def message(self, task: Task[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """What enqueue() would store, for whoever stages it."""
+        return Message(TOPIC, self._encode(task, args, kwargs))
+
     async def send(
         self, task: Task[P, Any], /, *args: Any, delay_s: float = 0.0, key: str | None = None, **kwargs: Any
     ) -> None:

@@ -1,0 +1,239 @@
+"""One connection to Redis: what is asked at the same time is sent together, and answered in its order.
+
+    ask ─┐
+    ask ─┼─► one write ─► Redis ─► one read ─┬─► answers, in the order of their questions
+    ask ─┘                                   └─► pushed messages, in their place among the answers
+
+That order is what the cache builds on: whoever has an answer has heard everything that was published before
+it was given. The clients that there are wait for each answer before the next question, or check a connection
+out of a pool for it, which costs ten times as much (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+CONNECT_WITHIN_S = 1.0
+RETRY_S = 0.05
+RETRY_MAX_S = 1.0
+ANSWER_WITHIN_S = 0.5
+"""A server that is later than that is as good as gone: what it keeps is to be had elsewhere."""
+
+LOOK_S = 0.1
+
+
+Word = str | int | float | bytes | memoryview
+_NOTHING = object()
+
+
+class Gone(Exception):
+    """There is no answer; whether what was asked for has happened nobody knows."""
+
+
+class Pipe(asyncio.Protocol):
+    """RESP3. `pushed` gets what nobody asked for, `lost` is called once, when the connection is."""
+
+    def __init__(self, pushed: Callable[[list[Any]], None], lost: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pushed = pushed
+        self._lost = lost
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._transport: asyncio.WriteTransport | None = None
+        self._out: list[bytes] = []
+        self._waiting: deque[tuple[float, asyncio.Future[Any], Callable[[Any], Any] | None]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
+        self.closed = False
+
+    def ask(self, *words: Word, then: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
+        """What `then` makes of the answer, in its place among the pushed messages; else the answer itself.
+
+        The future raises Gone, also for what Redis has against the command.
+        """
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        if self.closed:
+            _fail(answer, Gone())
+            return answer
+        if not self._out:
+            self._loop.call_soon(self._send)
+        self._out.append(hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub takes one word
+        self._waiting.append((self._loop.time(), answer, then))
+        if self._watch is None:
+            self._watch = self._loop.call_later(LOOK_S, self._look)
+        return answer
+
+    def tell(self, *words: Word) -> None:
+        """A command that is answered by pushed messages alone."""
+        if not self._out:
+            self._loop.call_soon(self._send)
+        self._out.append(hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub takes one word
+
+    def close(self) -> None:
+        """Hang up. Whoever waits is told Gone."""
+        if self._transport is not None:
+            self._transport.close()
+        self.connection_lost(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """From here on it can be written to."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while True:
+            try:
+                reply = self._reader.gets()
+            except hiredis.ProtocolError:
+                self.close()
+                return
+            if reply is _NOTHING:
+                return
+            if isinstance(reply, hiredis.PushNotification):
+                self._pushed(reply)
+                continue
+            self._answered(*self._waiting.popleft()[1:], reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Whoever waits is told Gone."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, answer, _ in waiting:
+            _fail(answer, Gone())
+        self._lost()
+
+    def _answered(self, answer: asyncio.Future[Any], then: Callable[[Any], Any] | None, reply: Any) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            _fail(answer, Gone(str(reply)))
+            if str(reply).startswith("NOSCRIPT"):
+                self.close()  # somebody has emptied it of what a new connection begins with
+            return
+        found = reply if then is None else then(reply)
+        if not answer.done():
+            answer.set_result(found)
+
+    def _send(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self.closed:
+            self._transport.write(b"".join(out))
+
+    def _look(self) -> None:
+        """The oldest question is asked after now and then, instead of a clock for each."""
+        self._watch = None
+        if not self._waiting:
+            return
+        if self._loop.time() - self._waiting[0][0] > ANSWER_WITHIN_S:
+            if self._transport is not None:
+                self._transport.abort()
+            self.connection_lost(None)
+            return
+        self._watch = self._loop.call_later(LOOK_S, self._look)
+
+
+class Link:
+    """A connection that is made again whenever it is lost. `url` holds no password.
+
+    `begin` is called with each new one before anybody else gets it; `pushed` as in Pipe.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        password: str | None,
+        *,
+        begin: Callable[[Pipe], Awaitable[None]],
+        pushed: Callable[[list[Any]], None],
+    ) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
+        self._user, self._password = unquote(parts.username or "default"), password
+        self._begin, self._pushed = begin, pushed
+        self._pipe: Pipe | None = None
+        self._broken = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.trouble = "not connected yet"
+
+    async def open(self) -> None:
+        """Connect, and stay connected. A server that does not answer stops nobody from starting."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await self._settled.wait()
+
+    async def close(self) -> None:
+        """Hang up for good."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection."""
+        return self._pipe is not None
+
+    def ask(self, *words: Word, then: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
+        """See Pipe.ask."""
+        if self._pipe is None:
+            answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            _fail(answer, Gone())
+            return answer
+        return self._pipe.ask(*words, then=then)
+
+    async def _keep(self) -> None:
+        wait_s = RETRY_S
+        while True:
+            pipe: Pipe | None = None
+            self._broken.clear()
+            try:
+                pipe = await self._connected()
+                self._pipe, self.trouble, wait_s = pipe, "", RETRY_S
+                self._settled.set()
+                await self._broken.wait()
+                self.trouble = "the connection was lost"
+            except (OSError, TimeoutError, Gone, hiredis.HiredisError) as error:
+                self.trouble = f"{type(error).__name__}: {error}"
+            finally:
+                self._pipe = None
+                if pipe is not None:
+                    pipe.close()
+            self._settled.set()
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    async def _connected(self) -> Pipe:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_WITHIN_S):
+            _, pipe = await loop.create_connection(
+                lambda: Pipe(self._pushed, self._break), self._host, self._port
+            )
+            try:
+                account = ("AUTH", self._user, self._password) if self._password is not None else ()
+                await pipe.ask("HELLO", 3, *account)
+                await self._begin(pipe)
+            except BaseException:
+                pipe.close()
+                raise
+        return pipe
+
+    def _break(self) -> None:
+        self._pipe = None
+        self._broken.set()
+
+
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # whoever asked without waiting for the answer does not look at it

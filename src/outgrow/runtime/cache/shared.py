@@ -1,0 +1,276 @@
+"""The cache that all processes share, and this process's part in it, which is as good as what lies there.
+
+    L1 miss ─► entry on the shelf, with the versions that its tags have now? ─► value
+                 └ no ─► note the tags; does another process load it already? ─► wait for that
+                            └ no ─► load ─► keep it on the shelf, if its tags are still as noted
+
+Every process hears at once of every tag that is gone, on the connection by which it asks. So a session is
+served from memory after one exchange with the shelf a request (`current`): before that it may have seen, in
+another process, what is not known here yet; after it, it has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from itertools import chain, count
+from time import monotonic
+
+import msgspec
+
+from outgrow import endpoints
+from outgrow.errors import DatabaseError
+from outgrow.runtime.bookmark import Position
+from outgrow.runtime.cache.codec import pack, unpack
+from outgrow.runtime.cache.memory import Entry, Reading, Tag
+from outgrow.runtime.cache.redis import Gone
+from outgrow.runtime.cache.shelf import Found, Noted, Shelf
+from outgrow.runtime.cache.wanted import Wanted
+from outgrow.runtime.scope import Message, Scope
+
+WAIT_S = 1.0
+"""So long one process waits for the load of another; then it loads for itself."""
+
+GRACE_S = 2.5
+"""After a new connection sessions are not served from memory for so long: others may still have none, and
+write what they can tell nobody."""
+
+OWE_S = 0.2
+
+
+class Shared:
+    """`tags` are those that this process knows, by name; `written`: see Shelf.
+
+    `message` makes one of the tags that a transaction changes while nobody can be told; whoever gets it is to
+    call `invalidate`.
+    """
+
+    def __init__(
+        self,
+        settings: endpoints.Cache,
+        password: str | None,
+        application: str,
+        tags: MutableMapping[str, Tag],
+        written: Callable[[], Awaitable[Position]],
+        message: Callable[[Sequence[str]], Message],
+    ) -> None:
+        assert settings.url is not None
+        self._id = random.randbytes(8).hex()
+        self._tags = tags
+        self._message = message
+        self._owed: dict[str, Position] = {}
+        self._paying: asyncio.Task[None] | None = None
+        self._trusted_at = math.inf
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._tokens = count(1)
+        self._shelf = Shelf(settings.url, password, application, heard=self, written=written)
+        self.open, self.barrier = self._shelf.open, self._shelf.barrier
+
+    async def close(self) -> None:
+        """Hear no more."""
+        if self._paying is not None:
+            self._paying.cancel()
+            await asyncio.gather(self._paying, return_exceptions=True)
+        await self._shelf.close()
+
+    @property
+    def up(self) -> bool:
+        """Whether the shelf can be asked. If not, this process has its own cache, and no session."""
+        return self._shelf.up
+
+    @property
+    def trouble(self) -> str:
+        """Why not."""
+        return self._shelf.trouble
+
+    async def current(self, scope: Scope) -> bool:
+        """Whether everything is known here that this session may have seen. Soon so, if the shelf answers."""
+        if monotonic() < self._trusted_at:
+            return False
+        if scope.current_at == scope.observed:
+            return True
+        observed = scope.observed
+        try:
+            await self._shelf.barrier()
+        except Gone:
+            return False
+        scope.current_at = observed
+        return True
+
+    # What is read
+
+    async def find(self, wanted: Wanted, held: Entry | None) -> tuple[str, Entry | None]:
+        """What lies there, or whether this process is to load it for all: then the token for that.
+
+        `held` is what this process has, and may find to be good again.
+        """
+        try:
+            also = () if held is None else [tag.name for tag, _ in held.note]
+            found = await self._entries([wanted], also)
+            if wanted.key in found:
+                return "", found[wanted.key]
+            if held is not None and held.alive():
+                return "", held
+            return await self._first(wanted)
+        except (Gone, DatabaseError):
+            return "", None
+
+    async def find_many(self, asked: Sequence[Wanted]) -> dict[str, Entry]:
+        """The same for many; loads of several processes are not shared."""
+        try:
+            found = await self._entries(asked)
+            missing = [each.tags for each in asked if each.key not in found]
+            if missing:
+                await self._shelf.note(list(dict.fromkeys(chain.from_iterable(missing))), self._learn)
+        except (Gone, DatabaseError):
+            return {}
+        return found
+
+    async def _entries(self, asked: Sequence[Wanted], also: Iterable[str] = ()) -> dict[str, Entry]:
+        """What lies there and is good. What is known of their tags is known here afterwards."""
+        # Tags are known as long as somebody holds them.
+        tags = [self._tag(tag) for tag in {*also, *chain.from_iterable([each.tags for each in asked])}]
+        unknown = [tag.name for tag in tags if tag.version < 0]
+        named = [each for each in asked if each.codec is not None]
+        lying = await self._shelf.entries([_name(each) for each in named], unknown, self._learn)
+        found = [(each, it) for each, it in zip(named, lying, strict=True) if it is not None]
+        parts = [self._tag(tag) for tag in {tag for _, it in found for tag, _ in it.tags}]
+        unknown = [tag.name for tag in parts if tag.version < 0]
+        if unknown:
+            await self._shelf.learn(unknown, self._learn)
+        taken = {each.key: self._taken_down(each, it) for each, it in found}
+        return {key: entry for key, entry in taken.items() if entry is not None}
+
+    async def _first(self, wanted: Wanted) -> tuple[str, Entry | None]:
+        if wanted.codec is None:
+            await self._shelf.note(wanted.tags, self._learn)
+            return "", None
+        name, deadline = _name(wanted), monotonic() + WAIT_S
+        token = f"{self._id}.{next(self._tokens):x}"
+        while True:
+            if await self._shelf.note(wanted.tags, self._learn, lock=name, token=token):
+                return token, None
+            told = self._waiting.setdefault(name, asyncio.Event())
+            try:
+                await self._shelf.wait_for(name)
+                found = await self._entries([wanted])
+                if wanted.key not in found:
+                    async with asyncio.timeout(deadline - monotonic()):
+                        await told.wait()
+                    found = await self._entries([wanted])
+            except TimeoutError:
+                return "", None
+            finally:
+                if self._waiting.get(name) is told:
+                    del self._waiting[name]
+            if wanted.key in found:
+                return "", found[wanted.key]
+
+    def keep(self, wanted: Wanted, entry: Entry, ttl_s: float, token: str) -> None:
+        """Put it on the shelf, for all. Nobody waits until it is there."""
+        assert wanted.codec is not None
+        try:
+            how, packed = pack(wanted.codec.encode(entry.value))
+        except (TypeError, msgspec.MsgspecError):  # it is not what its type says
+            self.give_up(wanted, token)
+            return
+        found = Found(
+            [(tag.name, version) for tag, version in entry.note],
+            (entry.position.timeline, entry.position.offset),
+            {tag: (position.timeline, position.offset) for tag, position in entry.older.items()},
+            time.time() + ttl_s,
+            how,
+            packed,
+        )
+        self._shelf.keep(_name(wanted), found, ttl_s, token)
+
+    def give_up(self, wanted: Wanted, token: str) -> None:
+        """Somebody else may load it."""
+        self._shelf.keep(_name(wanted), None, 0, token)
+
+    # What is written: scope.Announcer
+
+    async def announce(self, tags: Sequence[str]) -> Message | None:
+        """A transaction is about to change these."""
+        try:
+            await self._shelf.announce(tags)
+        except Gone:
+            return self._message(tags)
+        return None
+
+    def settle(self, tags: Sequence[str], position: Position | None) -> None:
+        """What was announced has happened at this position, or has not."""
+        self._shelf.settle(tags, position)
+
+    async def invalidate(self, tags: Sequence[str], position: Position) -> None:
+        """They have changed, unannounced. Raises Gone."""
+        await self._shelf.settle(tags, position, how="plain")
+
+    def owe(self, tags: Iterable[str], position: Position) -> None:
+        """The same, as soon as it can be told."""
+        self._owed.update(dict.fromkeys(tags, position))
+        if self._paying is None or self._paying.done():
+            self._paying = asyncio.get_running_loop().create_task(self._pay())
+
+    async def _pay(self) -> None:
+        while self._owed:
+            owed, self._owed = self._owed, {}
+            try:
+                await self.invalidate(list(owed), max(owed.values()))
+            except Gone:
+                self._owed = {**owed, **self._owed}
+                await asyncio.sleep(OWE_S)
+
+    # What is heard: shelf.Heard
+
+    def gone(self, tags: Iterable[str]) -> None:
+        """What depends on them is good no longer."""
+        for name in tags:
+            tag = self._tags.get(name)
+            if tag is not None:
+                tag.forget()
+
+    def kept(self, key: str) -> None:
+        """Another process has loaded it."""
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None:
+            waiting.set()
+
+    def again(self) -> None:
+        """Nobody heard what was told before: of no tag anything is known."""
+        self._trusted_at = monotonic() + GRACE_S
+        for tag in list(self._tags.values()):
+            tag.forget()
+
+    def _learn(self, name: str, noted: Noted) -> None:
+        tag = self._tag(name)
+        tag.version, tag.floor = noted
+
+    def _tag(self, name: str) -> Tag:
+        tag = self._tags.get(name)
+        if tag is None:
+            tag = self._tags[name] = Tag(name)
+            tag.forget()
+        return tag
+
+    def _taken_down(self, wanted: Wanted, found: Found) -> Entry | None:
+        assert wanted.codec is not None
+        note = tuple([(self._tag(name), version) for name, version in found.tags])
+        older = {tag: Position(*position) for tag, position in found.older.items()}
+        reading = Reading(note, Position(*found.position), older)
+        if not reading.intact():
+            return None
+        try:
+            value = wanted.codec.decode(unpack(found.packing, found.value))
+        except (msgspec.MsgspecError, ValueError):
+            return None
+        expires = monotonic() + found.expires - time.time()
+        return Entry(value, reading, expires, wanted.key.partition(":")[0])
+
+
+def _name(wanted: Wanted) -> str:
+    """With what its value looks like: what another version of the application keeps is another entry."""
+    return wanted.key if wanted.codec is None else f"{wanted.codec.id}:{wanted.key}"

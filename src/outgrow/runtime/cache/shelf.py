@@ -1,0 +1,358 @@
+"""What all processes share of the cache: entries, and what is known of their tags. In Redis or Valkey.
+
+    e:KEY      an entry: with which versions of its tags it was read, at which position, and its value
+    t:TAG      floor and version of a tag; gone when it is invalidated, and made anew, with a version that
+               never was, by whoever needs it next. So one that Redis has thrown away costs entries, no more.
+    doubt      tags that a transaction is about to change, while nobody knows whether it has: how many such
+               transactions, and until when they may take
+    floors     the positions of the newest invalidations; floors:old those of the time before
+    state      a position before which nothing can be read any more that a later floor could miss (`base`)
+
+Entries and tags live for a time, so Redis may throw them away when its memory is full (maxmemory-policy
+volatile-*); the rest has no such time, and stays.
+
+    announce ─► tags gone, in doubt, all processes told ─► COMMIT ─► settle: floors raised, no doubt any more
+
+Whoever can see a commit can find no entry that it made old, since that was gone before. What is lost on the
+way leaves a doubt, which ends after LEASE_S: whoever finds it then asks the primary how far it is, and goes
+on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from outgrow.runtime.bookmark import Position
+from outgrow.runtime.cache.redis import Link, Pipe
+
+LEASE_S = 10
+"""So long a COMMIT may take before others no longer wait for its outcome."""
+
+LOCK_MS = 5_000
+"""So long one process loads a key for all, if it does not end before."""
+
+TAG_TTL_S = 86_400
+TURN_S = 60
+"""Floors are remembered one by one for this long at least."""
+
+Noted = tuple[int, Position]
+"""A tag's version and floor."""
+
+Learn = Callable[[str, Noted], None]
+"""Is called in the place of the answer among what is told: what is learnt is no older than that."""
+
+NOTE = f"""
+local base = redis.call('HGET', KEYS[1], 'base')
+if not base then return false end
+local now = tonumber(redis.call('TIME')[1])
+local noted = {{}}
+for i = 6, #KEYS do
+    local name = ARGV[i - 4]
+    local kept, doubt = redis.call('GET', KEYS[i]), redis.call('HGET', KEYS[4], name)
+    if doubt then
+        kept = tonumber(string.match(doubt, '%d+$')) < now and 'due' or ''
+    elseif not kept then
+        local floor = base
+        for source = 2, 3 do
+            local known = redis.call('HGET', KEYS[source], name)
+            if known and known > floor then floor = known end
+        end
+        kept = floor .. string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'version', 1))
+        redis.call('SET', KEYS[i], kept, 'EX', {TAG_TTL_S})
+    end
+    noted[i - 5] = kept
+end
+local first = ARGV[1] == '' or redis.call('SET', KEYS[5], ARGV[1], 'NX', 'PX', {LOCK_MS})
+return {{first and 1 or 0, noted}}
+"""
+BEGIN = """
+local now = redis.call('TIME')
+redis.call('HSETNX', KEYS[1], 'version', string.format('%s%06d', now[1], now[2]))
+redis.call('HSETNX', KEYS[1], 'max', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'next', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'turned', now[1])
+return redis.call('HSETNX', KEYS[1], 'base', ARGV[1])
+"""
+KEEP = """
+local good = 1
+for i = 4, #KEYS do
+    local kept = redis.call('GET', KEYS[i])
+    if not kept or string.sub(kept, 25) ~= ARGV[i + 2] then
+        good = 0
+        break
+    end
+end
+if good == 1 and ARGV[3] ~= '' then redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) end
+if redis.call('GET', KEYS[2]) == ARGV[2] then redis.call('DEL', KEYS[2]) end
+if redis.call('DEL', KEYS[3]) == 1 then redis.call('PUBLISH', ARGV[1], cmsgpack.pack({'kept', ARGV[5]})) end
+return good
+"""
+ANNOUNCE = f"""
+local told = {{'gone'}}
+local now = tonumber(redis.call('TIME')[1])
+for i = 2, #KEYS do told[i] = ARGV[i] end
+redis.call('PUBLISH', ARGV[1], cmsgpack.pack(told))
+for i = 2, #KEYS do
+    local name = ARGV[i]
+    local doubt = redis.call('HGET', KEYS[1], name)
+    local count = doubt and tonumber(string.match(doubt, '^%d+')) or 0
+    redis.call('DEL', KEYS[i])
+    redis.call('HSET', KEYS[1], name, string.format('%.0f %.0f', count + 1, now + {LEASE_S}))
+end
+return 1
+"""
+SETTLE = f"""
+local told, position, how = {{'gone'}}, ARGV[2], ARGV[3]
+local now = tonumber(redis.call('TIME')[1])
+for i = 5, #KEYS do
+    local name = ARGV[i - 1]
+    local doubt = redis.call('HGET', KEYS[4], name)
+    if how == 'due' and doubt and tonumber(string.match(doubt, '%d+$')) >= now then
+        doubt = nil
+    else
+        if doubt and (how == 'due' or (how == 'announced' and tonumber(string.match(doubt, '^%d+')) < 2)) then
+            redis.call('HDEL', KEYS[4], name)
+        elseif doubt and how == 'announced' then
+            local count, ends = string.match(doubt, '^(%d+) (%d+)$')
+            redis.call('HSET', KEYS[4], name, string.format('%.0f %s', tonumber(count) - 1, ends))
+        end
+        if how == 'plain' or not doubt then
+            redis.call('DEL', KEYS[i])
+            told[#told + 1] = name
+        end
+        local known = redis.call('HGET', KEYS[2], name)
+        if position ~= '' and (not known or known < position) then
+            redis.call('HSET', KEYS[2], name, position)
+        end
+    end
+end
+local base, highest, next, turned = unpack(redis.call('HMGET', KEYS[1], 'base', 'max', 'next', 'turned'))
+if base and position ~= '' then
+    if position > highest then
+        highest = position
+        redis.call('HSET', KEYS[1], 'max', position)
+    end
+    if now - tonumber(turned) > {TURN_S} then
+        redis.call('DEL', KEYS[3])
+        if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[3]) end
+        redis.call('HSET', KEYS[1], 'base', next, 'next', highest, 'turned', now)
+    end
+end
+if #told > 1 then redis.call('PUBLISH', ARGV[1], cmsgpack.pack(told)) end
+return #told - 1
+"""
+SCRIPTS = {"note": NOTE, "begin": BEGIN, "keep": KEEP, "announce": ANNOUNCE, "settle": SETTLE}
+
+
+class Found(msgspec.Struct, array_like=True, gc=False):
+    """An entry as it lies there. `expires` is a time of time.time()."""
+
+    tags: list[tuple[str, int]]
+    position: tuple[int, int]
+    older: dict[int, tuple[int, int]]
+    expires: float
+    packing: int
+    value: bytes
+
+
+class Heard(Protocol):
+    """Who is told what happens there (shared.py)."""
+
+    def gone(self, tags: Iterable[str]) -> None:
+        """What was noted of them holds no longer."""
+
+    def kept(self, key: str) -> None:
+        """An entry that somebody waits for may be there."""
+
+    def again(self) -> None:
+        """The connection is a new one: what was told before it nobody has heard."""
+
+
+class Shelf:
+    """Every call raises Gone when the server does not answer in time, at once when it is known to be gone.
+
+    `written` is a position beyond everything that can be seen on the primary now.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        password: str | None,
+        application: str,
+        *,
+        heard: Heard,
+        written: Callable[[], Awaitable[Position]],
+    ) -> None:
+        self._prefix = f"outgrow:{application}:cache:"
+        self._channel = f"outgrow:{application}:cache"
+        self._state, self._floors, self._old, self._doubt = (
+            self._prefix + name for name in ("state", "floors", "floors:old", "doubt")
+        )
+        self._heard = heard
+        self._written = written
+        self._shas: dict[str, bytes] = {}
+        self._link = Link(url, password, begin=self._begin, pushed=self._pushed)
+        self.open, self.close = self._link.open, self._link.close
+
+    @property
+    def up(self) -> bool:
+        """Whether it can be asked."""
+        return self._link.up
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot."""
+        return self._link.trouble
+
+    async def barrier(self) -> None:
+        """When this returns, everything has been heard that was told before it was called."""
+        await self._link.ask("PING")
+
+    async def entries(self, keys: Sequence[str], tags: Sequence[str], learn: Learn) -> list[Found | None]:
+        """What lies there under these keys, and what is known of these tags, to be learnt at once."""
+        learning = self._versions(tags, learn) if tags else None
+        named = [f"{self._prefix}e:{key}" for key in keys]
+        found: list[Found | None] = await self._link.ask("MGET", *named, then=_found) if named else []
+        if learning is not None:
+            await learning
+        return found
+
+    async def learn(self, tags: Sequence[str], learn: Learn) -> None:
+        """What is known of these tags."""
+        await self._versions(tags, learn)
+
+    def _versions(self, tags: Sequence[str], learn: Learn) -> asyncio.Future[Any]:
+        named = [f"{self._prefix}t:{tag}" for tag in tags]
+        return self._link.ask("MGET", *named, then=_learning(tags, learn))
+
+    async def note(self, tags: Sequence[str], learn: Learn, *, lock: str = "", token: str = "") -> bool:
+        """What is known of these tags, made anew where it is nothing. A tag in doubt is not learnt.
+
+        Whether this token is the one that loads the key `lock` now.
+        """
+        while True:
+            due: list[str] = []
+            answer = await self._run(
+                "note",
+                [self._state, self._floors, self._old, self._doubt, f"{self._prefix}l:{lock}"],
+                tags,
+                [token, *tags],
+                then=_noting(tags, learn, due),
+            )
+            if answer is None:
+                await self._run("begin", [self._state], (), [_pack(await self._written())])
+            elif due:
+                await self.settle(due, await self._written(), how="due")
+            else:
+                return bool(answer)
+
+    def keep(self, key: str, found: Found | None, ttl_s: float, token: str = "") -> asyncio.Future[Any]:
+        """Put it there, if nothing of what it was read with has changed since; end the lock of this token."""
+        blob = b"" if found is None else _encode(found)
+        tags = () if found is None else found.tags
+        return self._run(
+            "keep",
+            [f"{self._prefix}{kind}:{key}" for kind in "elw"],
+            [tag for tag, _ in tags],
+            [self._channel, token, blob, max(1, int(ttl_s * 1000)), key, *[version for _, version in tags]],
+        )
+
+    def wait_for(self, key: str) -> asyncio.Future[Any]:
+        """Have it told when somebody else has loaded this key."""
+        return self._link.ask("SET", f"{self._prefix}w:{key}", 1, "PX", LOCK_MS)
+
+    async def announce(self, tags: Sequence[str]) -> None:
+        """A transaction is about to change these."""
+        await self._run("announce", [self._doubt], tags, [self._channel, *tags])
+
+    def settle(
+        self, tags: Sequence[str], position: Position | None, *, how: str = "announced"
+    ) -> asyncio.Future[Any]:
+        """They have changed at this position, or have not (None).
+
+        `how` is "announced", "plain" (nobody had announced it) or "due" (whoever did is gone).
+        """
+        keys = [self._state, self._floors, self._old, self._doubt]
+        packed = "" if position is None else _pack(position)
+        return self._run("settle", keys, tags, [self._channel, packed, how, *tags])
+
+    def _run(
+        self,
+        script: str,
+        keys: list[str],
+        tags: Iterable[str],
+        arguments: Sequence[Any],
+        then: Callable[[Any], Any] | None = None,
+    ) -> asyncio.Future[Any]:
+        keys += [f"{self._prefix}t:{tag}" for tag in tags]
+        sha = self._shas.get(script, b"")
+        return self._link.ask("EVALSHA", sha, len(keys), *keys, *arguments, then=then)
+
+    async def _begin(self, pipe: Pipe) -> None:
+        pipe.tell("SUBSCRIBE", self._channel)
+        loaded = [pipe.ask("SCRIPT", "LOAD", text) for text in SCRIPTS.values()]
+        self._shas = dict(zip(SCRIPTS, await asyncio.gather(*loaded), strict=True))
+        self._heard.again()
+
+    def _pushed(self, message: list[Any]) -> None:
+        if message[0] != b"message":
+            return
+        what, *names = msgspec.msgpack.decode(message[2], type=list[str])
+        if what == "gone":
+            self._heard.gone(names)
+        else:
+            self._heard.kept(names[0])
+
+
+def _pack(position: Position) -> str:
+    """As text that is in order."""
+    return f"{position.timeline:08x}{position.offset:016x}"
+
+
+def _noted(kept: bytes) -> Noted:
+    return int(kept[24:]), Position(int(kept[:8], 16), int(kept[8:24], 16))
+
+
+def _learning(tags: Sequence[str], learn: Learn) -> Callable[[list[bytes | None]], None]:
+    def then(answer: list[bytes | None]) -> None:
+        for tag, kept in zip(tags, answer, strict=True):
+            if kept is not None:
+                learn(tag, _noted(kept))
+
+    return then
+
+
+def _noting(tags: Sequence[str], learn: Learn, due: list[str]) -> Callable[[list[Any] | None], int | None]:
+    def then(answer: list[Any] | None) -> int | None:
+        if answer is None:
+            return None
+        first, noted = answer
+        for tag, kept in zip(tags, noted, strict=True):
+            if kept == b"due":
+                due.append(tag)
+            elif kept:
+                learn(tag, _noted(kept))
+        return int(first)
+
+    return then
+
+
+def _found(answer: list[bytes | None]) -> list[Found | None]:
+    return [None if blob is None else _decode(blob) for blob in answer]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Found)
+
+
+def _decode(blob: bytes) -> Found | None:
+    try:
+        found = _decoder.decode(blob)
+    except msgspec.DecodeError:
+        return None  # of another version of Outgrow
+    return found if found.expires > time.time() else None

@@ -1,0 +1,43 @@
+"""What is asked of the cache: a key, and how long and on what its value depends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from outgrow.errors import Misuse
+from outgrow.runtime.cache.codec import Codec
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
+
+
+class Wanted(NamedTuple):
+    """`tags` are all that is known before the load, the key first: an entry depends on that, too."""
+
+    key: str
+    tags: tuple[str, ...]
+    ttl_s: float
+    codec: Codec | None
+
+
+def names(key: str, tags: Iterable[str], every: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The key, its tags, and `every`, each once. Raises Misuse for a text in the place of tags."""
+    if isinstance(tags, str):
+        raise Misuse(f"tags={tags!r} is one text", hint=f"write tags=[{tags!r}]")
+    return tuple(dict.fromkeys((key, *tags, *every)))
+
+
+def seconds(ttl: str | float) -> float:
+    """Raises Misuse for what is no duration."""
+    return _seconds(ttl) if isinstance(ttl, str) else ttl
+
+
+@lru_cache(1024)
+def _seconds(ttl: str) -> float:
+    found = _DURATION.match(ttl)
+    if found is None:
+        raise Misuse(f"ttl={ttl!r} is no duration", hint='seconds, or text like "250ms", "30s", "5m", "1h"')
+    return float(found[1]) * _UNITS[found[2]]

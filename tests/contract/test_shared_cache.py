@@ -1,0 +1,283 @@
+"""A cache that several processes share: nobody is shown the past, and one of them loads for all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from outgrow.runtime import scope as request
+from outgrow.runtime.bookmark import Bookmark
+from outgrow.runtime.cache import redis, shared, shelf
+from tests.support.cache import CacheServer, Data, Process, session
+
+PROCESSES = 4
+TAGS = ("a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody is connected, as the tests wait for it."""
+    monkeypatch.setattr(shared, "GRACE_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[CacheServer]:
+    """One for the module, but for tests that kill it."""
+    made = CacheServer()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def own_server() -> Iterator[CacheServer]:
+    made = CacheServer()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+async def several(server: CacheServer, data: Data) -> list[Process]:
+    with server.client as client:
+        client.flushall()
+    made = [Process(data, server) for _ in range(PROCESSES)]
+    await asyncio.gather(*(process.open() for process in made))
+    return made
+
+
+@pytest.fixture
+async def processes(server: CacheServer) -> AsyncIterator[list[Process]]:
+    made = await several(server, Data())
+    yield made
+    await asyncio.gather(*(process.close() for process in made))
+
+
+@pytest.fixture
+async def on_their_own(own_server: CacheServer) -> AsyncIterator[list[Process]]:
+    made = await several(own_server, Data())
+    yield made
+    await asyncio.gather(*(process.close() for process in made))
+
+
+async def test_what_one_has_loaded_others_find(processes: list[Process]) -> None:
+    first, second, *_ = processes
+    assert await first.read("a") == 0
+    await first.shared.barrier()
+    assert await second.read("a") == 0
+    assert (first.loads, second.loads) == (1, 0)
+    assert await second.read("a") == 0
+    assert second.outcomes == {"shared": 1, "hit": 1}
+
+
+async def test_one_loads_for_all(processes: list[Process]) -> None:
+    asked = [random.choice(processes).read("a", slow_s=0.1) for _ in range(500)]
+    assert set(await asyncio.gather(*asked)) == {0}
+    assert sum(process.loads for process in processes) == 1
+
+
+async def test_what_one_changes_all_forget(processes: list[Process]) -> None:
+    for process in processes:
+        await process.read("a")
+    await processes[0].write("a")
+    for process in processes:
+        await process.shared.barrier()
+        assert await process.read("a") == 1
+
+
+async def test_a_slow_reader_keeps_nothing_old(processes: list[Process]) -> None:
+    slow, writer, other, *_ = processes
+    reading = asyncio.create_task(slow.read("a", slow_s=0.1))
+    while not slow.loads:
+        await asyncio.sleep(0)
+    await writer.write("a")
+    assert await reading == 0
+    await slow.shared.barrier()
+    for process in (slow, writer, other):
+        assert await process.read("a") == 1
+
+
+@pytest.mark.parametrize("crash", ["before", "after"])
+async def test_a_writer_that_dies_leaves_a_doubt_that_ends(processes: list[Process], crash: str) -> None:
+    writer, reader, *_ = processes
+    await reader.read("a")
+    await writer.write("a", crash=crash)
+    now = 1 if crash == "after" else 0
+    for _ in range(3):
+        await reader.shared.barrier()
+        assert await reader.read("a") == now
+    assert reader.loads == 4, "while it is in doubt nothing is kept"
+    reader.server.end_doubts()
+    assert await reader.read("a") == now
+    assert await reader.read("a") == now
+    assert reader.loads == 5
+
+
+async def test_a_session_sees_what_it_has_seen_elsewhere(processes: list[Process]) -> None:
+    """It looks at the database in one process the moment a commit shows, and then at another's memory."""
+    writer, looked, cached, *_ = processes
+    for _ in range(50):
+        bookmark = Bookmark()
+        await cached.read("a")
+        writing = asyncio.create_task(writer.write("a", pause_s=0.002))
+        before = looked.look("a")
+        while True:
+            request.current.set(session(bookmark))
+            seen = looked.look("a")
+            request.current.set(session(bookmark))
+            assert await cached.read("a") >= seen
+            if seen > before:
+                break
+        request.current.set(None)
+        await writing
+
+
+async def test_an_entry_of_another_kind_is_another_entry(processes: list[Process]) -> None:
+    first, second, *_ = processes
+
+    async def number() -> int:
+        return 1
+
+    async def text() -> str:
+        return "one"
+
+    assert await first.cache.get("it", number) == 1
+    await first.shared.barrier()
+    assert await second.cache.get("it", text) == "one"
+
+
+async def test_what_has_no_type_stays_in_its_process(processes: list[Process]) -> None:
+    first, second, *_ = processes
+    made = [object(), object()]
+    assert await first.cache.get("it", lambda: _later(made[0])) is made[0]
+    await first.shared.barrier()
+    assert await second.cache.get("it", lambda: _later(made[1])) is made[1]
+    assert await first.cache.get("it", lambda: _later(None)) is made[0]
+
+
+async def test_many_at_once(processes: list[Process]) -> None:
+    first, second, *_ = processes
+    asked: list[list[str]] = []
+
+    async def load(keys: list[str]) -> dict[str, bytes]:
+        asked.append(keys)
+        return {key: key.encode() * 1000 for key in keys}
+
+    keys = [f"many:{each}" for each in range(20)]
+    found = await first.cache.get_many(keys[:10], load)
+    await first.shared.barrier()
+    assert await second.cache.get_many(keys, load) == {key: key.encode() * 1000 for key in keys}
+    assert found.keys() == set(keys[:10])
+    assert asked == [keys[:10], keys[10:]]
+
+
+async def test_without_the_server_each_serves_by_itself(on_their_own: list[Process]) -> None:
+    first, second, *_ = on_their_own
+    await first.read("a")
+    first.server.kill()
+    assert await first.read("a") == 0, "nobody is known to have changed it"
+    assert await second.read("b") == 0
+    await second.write("b")
+    assert await second.read("b") == 1
+    assert [message.body for message in first.data.owed] == [b"b"]
+    request.current.set(session())
+    loads = first.loads
+    assert await first.read("b") == await first.read("b") == 1
+    assert first.loads == loads + 2, "a session is not served what may be old"
+    request.current.set(None)
+    first.server.start()
+    for process in on_their_own:
+        while not process.shared.up:
+            await asyncio.sleep(0.01)
+    await first.pay()
+    for process in on_their_own:
+        assert await process.read("b") == 1
+
+
+async def test_a_server_that_hangs_holds_nobody_up(on_their_own: list[Process]) -> None:
+    first, *_ = on_their_own
+    first.server.signal(signal.SIGSTOP)
+    async with asyncio.timeout(5):
+        assert await first.read("a") == 0
+        await first.write("a")
+        assert await first.read("a") == 1
+    first.server.signal(signal.SIGCONT)
+    while not first.shared.up:
+        await asyncio.sleep(0.01)
+    await first.pay()
+    assert await first.read("a") == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_nobody_is_shown_the_past(
+    on_their_own: list[Process], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions go from process to process, read by the cache and past it, and write; crashes, restarts."""
+    monkeypatch.setattr(redis, "RETRY_MAX_S", 0.1)
+    monkeypatch.setattr(shared, "GRACE_S", 0.5)
+    await asyncio.sleep(0)
+    chance = random.Random(seed)
+    data = on_their_own[0].data
+    done = asyncio.Event()
+
+    async def live() -> int:
+        bookmark, seen, served = Bookmark(), dict.fromkeys(TAGS, 0), 0
+        while not done.is_set():
+            process, tag = chance.choice(on_their_own), chance.choice(TAGS)
+            request.current.set(session(bookmark))
+            for _ in range(chance.choice([1, 1, 3])):
+                what = chance.random()
+                if what < 0.1:
+                    written = await process.write(tag, pause_s=chance.choice([0, 0.001, 0.01]))
+                    seen[tag] = max(seen[tag], written)
+                elif what < 0.3:
+                    got = process.look(tag)
+                    assert got >= seen[tag]
+                    seen[tag] = got
+                else:
+                    got = await process.read(tag, slow_s=chance.choice([0, 0.001, 0.01]))
+                    assert got >= seen[tag], f"{tag}: {got} after {seen[tag]}"
+                    seen[tag], served = got, served + 1
+            await asyncio.sleep(0)
+        return served
+
+    async def trouble() -> None:
+        for _ in range(4):
+            await asyncio.sleep(chance.uniform(0.1, 0.5))
+            if chance.random() < 0.3:
+                on_their_own[0].server.kill()
+                await asyncio.sleep(chance.uniform(0, 0.2))
+                on_their_own[0].server.start()
+            else:
+                await chance.choice(on_their_own).write(
+                    chance.choice(TAGS), crash=chance.choice(["before", "after"])
+                )
+        done.set()
+
+    async with asyncio.TaskGroup() as group:
+        lives = [group.create_task(live()) for _ in range(12)]
+        group.create_task(trouble())
+    assert sum(life.result() for life in lives) > 100
+    for process in on_their_own:
+        while not process.shared.up:
+            await asyncio.sleep(0.01)
+    await on_their_own[0].pay()
+    for process in on_their_own:
+        await process.shared.barrier()
+        for tag in TAGS:
+            assert await process.read(tag) == data.versions.get(tag, 0), "what is old survives"
+
+
+def test_a_doubt_ends_after_the_longest_commit() -> None:
+    assert shelf.LEASE_S >= 10
+
+
+async def _later(value: object) -> object:
+    return value
