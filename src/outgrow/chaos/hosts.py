@@ -14,6 +14,7 @@ from outgrow.supervisor import orphans
 from outgrow.supervisor.orphans import Note
 
 POSTMASTER = "bin/postgres -D"
+PATRONI = "patroni_run"
 RECOVERY = "startup recovering"
 """In the title of the process of a replica that replays the log."""
 
@@ -26,7 +27,7 @@ def inside(host: NodeStatus) -> list[Note]:
 
 def named(host: NodeStatus, text: str) -> Note:
     """The first whose command line, or title, has this text. Raises OutgrowError when there is none."""
-    for note in inside(host):
+    for note in inside(host)[2:]:  # the first two are called like what they have started
         if text in _title(note.pid):
             return note
     raise OutgrowError(f"no process on {host.name} is called {text}", hint=f"`outgrow logs {host.name}`")

@@ -41,7 +41,7 @@ class CutPrimary:
         others = [(str(each.address).rpartition(":")[0], REST) for each in replicas]
         targets = [*await scene.addresses("consensus"), *others]
         says = f"{primary.name} is cut off from etcd and the other nodes"
-        cut = Cut(says, hosts.inside(primary), targets)
+        cut = Cut(says, [hosts.named(primary, hosts.PATRONI)], targets)
         async with scene.fault(cut, primary.name):
             await until_taken_over(scene, primary.name, WHOLE_WITHIN_S)
             await scene.rest(WATCHED_S)

@@ -2,11 +2,14 @@
 
     the server's process ── socket ──╳── PostgreSQL        pidfd_getfd(2): a copy of its socket, then
                               ▲                            shutdown(2): both ends see the connection end
-                              └ a helper, every 2 ms
+                              └ a helper, every millisecond
 
 PostgreSQL and the other servers are not touched. A new connection needs longer to become usable than the
-helper to find it. It may do so to processes that it could debug: as root, or as the same user where the
-kernel lets users debug what is theirs (kernel.yama.ptrace_scope = 0).
+helper to find it, as long as the helper gets a core when it wants one: as root it goes before every program
+that is no real-time one. Of anybody else, on a busy machine, a request may slip through.
+
+It may do so to processes that it could debug: as root, or as the same user where the kernel lets users
+debug what is theirs (kernel.yama.ptrace_scope = 0).
 """
 
 from __future__ import annotations
@@ -23,8 +26,7 @@ from collections.abc import Collection, Sequence
 from outgrow.chaos.faults import helper
 from outgrow.supervisor.orphans import Note
 
-LOOK_S = 0.002
-NICE = -10
+LOOK_S = 0.001
 PIDFD_GETFD = 438
 """The number of the system call, the same on every architecture; Python has no name for it."""
 
@@ -112,8 +114,8 @@ def main(arguments: list[str]) -> int:
     places, *pids = arguments
     targets = {(host, int(port)) for host, _, port in (each.rpartition(":") for each in places.split(","))}
     cutters = [Cutter(int(pid), targets) for pid in pids]
-    with contextlib.suppress(PermissionError):
-        os.nice(NICE)  # to be faster than a handshake on a busy machine
+    with contextlib.suppress(PermissionError):  # to be faster than a handshake on a busy machine
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:
         for pid in pids:
             Cutter(int(pid), ()).cut()  # it cuts nothing, and finds out whether it may
