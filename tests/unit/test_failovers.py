@@ -23,11 +23,14 @@ def seen(leader: str | None, **members: tuple[str, int]) -> View:
     return view(entries | ({"leader": Entry(leader, 5)} if leader else {}))
 
 
+DAY = 1_800_000_000.0
+"""What the clock says, whatever is seen meanwhile."""
+
 WHOLE = seen("a", a=("primary", 1), b=("replica", 1), c=("replica", 1))
 
 
 def test_a_host_is_lost_and_another_takes_over() -> None:
-    failovers = Failovers()
+    failovers = Failovers(lambda: DAY)
     failovers.seen(0, WHOLE)
     failovers.lost(10.0, "a", "killed by SIGKILL")
     assert failovers.under_way
@@ -39,7 +42,7 @@ def test_a_host_is_lost_and_another_takes_over() -> None:
     assert not failovers.under_way and "recovery" not in failovers.kept[-1].phases
     failovers.seen(15.5, seen("b", a=("replica", 2), b=("primary", 2), c=("replica", 2)))
     (one,) = failovers.kept
-    assert (one.began, one.before, one.after, one.reason) == (10.0, "a", "b", "killed by SIGKILL")
+    assert (one.began, one.before, one.after, one.reason) == (DAY, "a", "b", "killed by SIGKILL")
     assert dict(zip(PHASES, (0.2, 0.1, 0.2, 1.0, 4.0), strict=True)) == one.phases
     assert one.writes_s is not None and abs(one.writes_s - 0.5) < 1e-9
 
@@ -79,6 +82,18 @@ def test_one_failover_after_the_other() -> None:
     failovers.lost(3, "b", "killed")
     failovers.seen(4, seen("c", c=("primary", 3)))
     assert [(each.before, each.after) for each in failovers.kept] == [("a", "b"), ("b", "c")]
+
+
+def test_a_clock_that_is_set_back_meanwhile_changes_no_duration() -> None:
+    days = iter([DAY, DAY - 3600])
+    failovers = Failovers(lambda: next(days))
+    failovers.seen(0, WHOLE)
+    failovers.lost(1, "a", "killed")
+    failovers.seen(2, seen("b", b=("primary", 2), c=("replica", 2)))
+    failovers.lost(3, "b", "killed")
+    failovers.seen(4, seen("c", c=("primary", 3)))
+    assert [each.began for each in failovers.kept] == [DAY, DAY - 3600]
+    assert all(0 <= seconds <= 1 for each in failovers.kept for seconds in each.phases.values())
 
 
 def test_what_cannot_be_read_is_left_out() -> None:

@@ -202,7 +202,9 @@ class World(RuleBasedStateMachine):
         scope = request.current.get()
         assert scope is not None
         if choice.node.role == "replica" and not server.standby:
-            self.replication.promoted(server.name)  # the server tells it at the end of each statement
+            self.replication.promoted(
+                server.name, server.timeline
+            )  # it tells it at the end of each statement
         scope.bookmark.still_sees("0", run)
         return True
 
@@ -264,20 +266,25 @@ class Watching:
         """Not by itself."""
 
 
-def test_a_promotion_that_is_known_already_is_no_further_one() -> None:
-    """The new primary is looked at, does not answer for a moment, and then a block on it ends."""
+@pytest.mark.parametrize("answers", ["as the primary", "still as a replica", "no more"])
+def test_a_promotion_is_counted_once(answers: str) -> None:
+    """Whatever this process knows of the new primary when a block on it ends, the timeline is its own."""
     world, level = World(), level_of("session")
     world.begin(tells_history=True)
-    session = world.sessions[1]
-    with world.scope(session) as scope:
+    with world.scope(world.sessions[1]) as scope:
         chosen = world.replication.choose(level, deadline=math.inf)
         assert chosen is not None and chosen.node is not None and chosen.node.role == "replica"
         name = chosen.node.name
         world.replication.saw(level, chosen.node)
         world.fail_over(name=name, dies=True)
+        server = world.servers[name]
+        # Shortly before it accepts writes it tells of the new timeline, and that it is a replica.
+        server.standby = answers == "still as a replica"
         world.look(name=name)
-        world.view.suspect(name)
-        world.replication.promoted(name)
+        if answers == "no more":
+            world.view.suspect(name)
+        server.standby = False
+        world.replication.promoted(name, server.timeline)
         assert scope.bookmark.positions["0"].timeline == world.view.standing.lineage.timeline == 2
 
 

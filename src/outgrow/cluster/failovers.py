@@ -1,4 +1,4 @@
-"""A change of the primary, in its phases and how long each took. Pure: it is told what was seen, and when.
+"""A change of the primary, in its phases and how long each took. It is told what was seen, and when.
 
 detection         the primary is lost ─► its lease is gone
 election          ─► another has it
@@ -9,7 +9,9 @@ recovery          ─► the old primary is back, as a replica
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -38,9 +40,13 @@ class Failover(msgspec.Struct, frozen=True):
 
 
 class Failovers:
-    """All since the fleet has started."""
+    """All since the fleet has started.
 
-    def __init__(self) -> None:
+    Moments are those of a clock that nobody sets (time.monotonic()); `today` tells Unix time.
+    """
+
+    def __init__(self, today: Callable[[], float] = time.time) -> None:
+        self._today = today
         self._kept: deque[Failover] = deque(maxlen=KEPT_MAX)
         self._primary = ""
         self._since = 0.0
@@ -73,7 +79,7 @@ class Failovers:
         self._recover(at, view)
 
     def _begin(self, at: float, reason: str, planned: bool) -> None:
-        self._kept.append(Failover(at, self._primary, reason=reason, planned=planned))
+        self._kept.append(Failover(self._today(), self._primary, reason=reason, planned=planned))
         self._since = at
 
     def _go_on(self, at: float, view: View, holder: str) -> None:
@@ -81,7 +87,7 @@ class Failovers:
         if "detection" not in now.phases and holder != now.before:
             now = self._passed("detection", at)
         if "detection" not in now.phases:
-            if view.primary is not None and now.reason and at - now.began > RETURNED_S:
+            if view.primary is not None and now.reason and at - self._since > RETURNED_S:
                 self._kept.pop()  # it has come back before anybody noticed
             return
         if "election" not in now.phases and holder:

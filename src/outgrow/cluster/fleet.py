@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from outgrow import endpoints
 from outgrow.cluster import plan, releases
 from outgrow.cluster.control import Control
+from outgrow.cluster.failovers import Failovers
 from outgrow.cluster.front import Front, changed
 from outgrow.cluster.measure import Meter
 from outgrow.cluster.rollout import Rollout, Version, deployed
@@ -58,6 +59,7 @@ class Fleet:
         self._rollout: Rollout | None = None
         self._replication: Replication | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._failovers = Failovers()
         self._place = self._state.placement()
         self._written = topology.application.count
         self._stop = asyncio.Event()
@@ -108,7 +110,8 @@ class Fleet:
 
             engine = Patroni(self._topology, self._place)
             password = endpoints.read_secrets(self._place.operator_secrets).passwords["admin"]
-            self._replication = Replication(engine, self._nodes, password, _waits_s(self._topology))
+            waits_s = _waits_s(self._topology)
+            self._replication = Replication(engine, self._nodes, password, waits_s, self._failovers)
             self._watching = asyncio.create_task(self._replication.run())
 
     def request_stop(self) -> None:
@@ -250,7 +253,7 @@ class Fleet:
             warnings=self._warnings(),
             release=next(reversed(self._state.releases), 0),
             autoscale=self._state.shown() if self._topology.autoscale.on else None,
-            failovers=self._replication.failovers if self._replication is not None else (),
+            failovers=self._failovers.kept,
             backups=self._backups(),
         )
 

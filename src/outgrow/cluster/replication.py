@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from outgrow.cluster import fencer
-from outgrow.cluster.failovers import Failover, Failovers
+from outgrow.cluster.failovers import Failovers
 from outgrow.engines.etcd_client import Client
 from outgrow.engines.patroni import NAMESPACE, PREFIX, Patroni
 from outgrow.engines.patroni_client import look
@@ -27,6 +27,9 @@ EVERY_S = 0.5
 MEANWHILE_S = 0.1
 """While a failover is under way."""
 
+AFTERWARDS_S = 3.0
+"""Then etcd tells of every node what it is since: each writes it there at the end of its round."""
+
 FENCE_WITHIN_S = 15.0
 """Later the lease has nearly run out by itself."""
 
@@ -34,10 +37,18 @@ logger = logging.getLogger("outgrow.replication")
 
 
 class Replication:
-    """Watches the nodes of one cluster. `nodes` are the supervisor's; commits may wait for `waits_s`."""
+    """Watches the nodes of one cluster. `nodes` are the supervisor's; commits may wait for `waits_s`.
+
+    `failovers` outlives it: a fleet that has become another one still tells of those before.
+    """
 
     def __init__(
-        self, engine: Patroni, nodes: Mapping[str, Node], password: str, waits_s: float | None
+        self,
+        engine: Patroni,
+        nodes: Mapping[str, Node],
+        password: str,
+        waits_s: float | None,
+        failovers: Failovers,
     ) -> None:
         self._prefix = f"{NAMESPACE}{engine.role}/"
         self._settings = engine.etcd()
@@ -45,16 +56,12 @@ class Replication:
         self._nodes = nodes
         self._urls = {name: engine.node_url(name) for name in engine.hosts}
         self._waits = Waits(password, waits_s) if waits_s is not None else None
-        self._failovers = Failovers()
+        self._failovers = failovers
         self._namespaces: dict[str, int] = {}
         self._fencing: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._closely_until = 0.0
         self.view = View()
-
-    @property
-    def failovers(self) -> tuple[Failover, ...]:
-        """Since the fleet has started, the oldest first."""
-        return self._failovers.kept
 
     def part(self, name: str) -> tuple[str, int | None, int | None]:
         """A node's role, timeline and lag; nothing of one that is not known or does not serve."""
@@ -112,8 +119,11 @@ class Replication:
                     self._namespaces[name] = found
         with contextlib.suppress(FleetError):  # most of etcd is gone: the nodes go on as they are
             seen = view(await asyncio.to_thread(client.below, self._prefix))
-            self.view = await self._closely(seen) if self._failovers.under_way else seen
-            self._failovers.seen(time.time(), self.view)
+            now = time.monotonic()
+            if self._failovers.under_way:
+                self._closely_until = now + AFTERWARDS_S
+            self.view = await self._closely(seen) if now < self._closely_until else seen
+            self._failovers.seen(time.monotonic(), self.view)
 
     async def _closely(self, seen: View) -> View:
         """As the nodes say themselves: what is in etcd may be two seconds old."""
@@ -125,7 +135,7 @@ class Replication:
         """A node has changed its state. When a host has ended by itself, its lease is of no use any more."""
         if change.state not in ("restarting", "failed") or not change.node.startswith(PREFIX):
             return
-        self._failovers.lost(time.time(), change.node, change.text.partition(";")[0])
+        self._failovers.lost(time.monotonic(), change.node, change.text.partition(";")[0])
         task = asyncio.create_task(self._fence(change.node))
         self._fencing.add(task)
         task.add_done_callback(self._fencing.discard)

@@ -1,17 +1,17 @@
-"""Patroni, which waits less long when it stops a server of its own accord:
+"""Patroni, which waits less long where nothing is to be waited for, and whose clock nobody can set:
 
     python -m outgrow.engines.patroni_run FILE
 
-By itself it looks once a second whether the server has stopped, and then gives the replicas one more second.
-Both are most of the time for which a switchover holds writes. Whether the next primary has everything it asks
-in any case, and where it has not, it waits for the server's end as before.
-
-Then every other node waits two seconds for the next primary to take the lease before it follows it; where
-commits wait for a replica, they wait for that as well. The lease is taken within a tenth of a second, and
-whoever looks too early is woken up by etcd when it is.
-
-And before it takes a lease that has run out, it asks every node how far it is, and waits two seconds for each
-that hangs: as a rule that is the old primary, for whom everybody has waited for the whole lease.
+- By itself it looks once a second whether the server has stopped, then gives the replicas one more second.
+  Both are most of the time for which a switchover holds writes. Whether the next primary has everything it
+  asks in any case, and where it has not, it waits for the server's end as before.
+- Then every other node waits two seconds for the next primary to take the lease before it follows it; where
+  commits wait for a replica, they wait for that as well. The lease is taken within a tenth of a second, and
+  whoever looks too early is woken up by etcd when it is.
+- Before it takes a lease that has run out, it asks every node how far it is, and waits two seconds for each
+  that hangs: as a rule that is the old primary, for whom everybody has waited for the whole lease.
+- It counts time by the clock of the day. Set back by an hour, it would not look again, nor renew its lease,
+  for an hour.
 """
 
 from __future__ import annotations
@@ -23,15 +23,42 @@ from typing import Any
 
 LOOKS_EVERY_S = 0.02
 SLEEPS_S: dict[float, float] = {1: 0.02, 2: 0.2}
-"""What Patroni sleeps in that module -> what it sleeps here.
+"""What patroni.ha sleeps -> what it sleeps here.
 
 1: before it asks whether replicas have everything. 2: until somebody has the lease. And both where it has
 changed who is to confirm commits, and then looks whether they do: if not yet, it does in its next round.
 """
 
-
 ANSWERS_S = 1.0
 """For so long a node is asked how far it is."""
+
+# In this order: the second needs the first, which needs a part of the second.
+CLOCKED = ("postgresql", "ha", "utils", "dcs", "dcs.etcd", "dcs.etcd3", "api", "__main__")
+"""Its modules that measure how long something takes."""
+
+
+class Clock:
+    """The module `time` for Patroni."""
+
+    def __init__(self, sleeps_s: dict[float, float]) -> None:
+        self._sleeps_s = sleeps_s
+        self._began = time.time() - _elapsed()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
+
+    def time(self) -> float:
+        """What the clock of the day would say, had nobody set it since the start."""
+        return self._began + _elapsed()
+
+    def sleep(self, seconds: float) -> None:
+        """As long as asked, but for those places."""
+        time.sleep(self._sleeps_s.get(seconds, seconds))
+
+
+def _elapsed() -> float:
+    """Also while the machine sleeps: a lease runs out meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _impatient(patient: Any) -> Any:
@@ -46,25 +73,18 @@ def _impatient(patient: Any) -> Any:
     return Client
 
 
-class _Time:
-    """The module `time` for patroni.ha."""
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(time, name)
-
-    @staticmethod
-    def sleep(seconds: float) -> None:
-        """As long as asked, but for those places."""
-        time.sleep(SLEEPS_S.get(seconds, seconds))
+def prepare() -> None:
+    """Change what is said above."""
+    for name in CLOCKED:
+        vars(import_module(f"patroni.{name}"))["time"] = Clock(SLEEPS_S if name == "ha" else {})
+    vars(import_module("patroni.postgresql"))["STOP_POLLING_INTERVAL"] = LOOKS_EVERY_S
+    client = vars(import_module("patroni.request"))
+    client["PatroniRequest"] = _impatient(client["PatroniRequest"])
 
 
 def main() -> int:
     """Be Patroni."""
-    # In this order: the second needs the first, which needs a part of the second.
-    vars(import_module("patroni.postgresql"))["STOP_POLLING_INTERVAL"] = LOOKS_EVERY_S
-    vars(import_module("patroni.ha"))["time"] = _Time()
-    client = vars(import_module("patroni.request"))
-    client["PatroniRequest"] = _impatient(client["PatroniRequest"])
+    prepare()
     import_module("patroni.__main__").main()
     return 0
 

@@ -24,7 +24,7 @@ from outgrow.cluster.processes import Processes
 from outgrow.cluster.state import State
 from outgrow.engines.patroni import Patroni
 from outgrow.engines.patroni_client import Client, look
-from outgrow.engines.patroni_view import Member
+from outgrow.engines.patroni_view import RUNNING, Member
 from outgrow.errors import FleetError, FleetNotRunning, Misuse
 from outgrow.growth import journal as journals
 from outgrow.growth.data import postgres_follower as follower
@@ -130,8 +130,11 @@ async def failover(directory: Path) -> Change:
                 "no node has the lease of the primary",
                 hint="one takes over as soon as it may; `outgrow status` shows the nodes",
             )
-        if sum(bool(node.role) for node in status.nodes) < 2:
-            raise FleetError("no replica follows that could take over", hint="`outgrow status` shows them")
+        # They need not follow: where the primary hangs for longer than sync_timeout, they have given it up.
+        if not any(
+            each.state in RUNNING and name != lost.name for name, each in (await nodes.members()).items()
+        ):
+            raise FleetError("no replica runs that could take over", hint="`outgrow status` shows them")
         began = time.monotonic()
         os.kill(lost.pid, signal.SIGKILL)
         async with asyncio.timeout(TAKES_OVER_WITHIN_S):

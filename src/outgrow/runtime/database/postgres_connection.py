@@ -25,6 +25,13 @@ PREPARED_MAX = 256
 
 POSITION_PREFIX = "outgrow "
 
+TIMELINE = (
+    "('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int"
+)
+"""The server's own number of its timeline; of a primary alone."""
+
+TIMELINE_WITHIN_S = 0.5
+
 WRITTEN = (
     "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off' "
     "THEN pg_catalog.pg_current_wal_insert_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END"
@@ -213,6 +220,16 @@ class Connection:
         """The run of the server that this transaction is on: behind a pooler it may be another each time."""
         try:
             return run_of(await self.raw.fetchval(f"SELECT {RUN}"))
+        except Exception as error:
+            raise self._translate(error, "look") from error
+
+    async def timeline_now(self) -> int:
+        """The server's own number of its timeline. Raises DatabaseError where it is no primary, too."""
+        try:
+            return int(await self.raw.fetchval(f"SELECT {TIMELINE}", timeout=TIMELINE_WITHIN_S))
+        except TimeoutError as error:
+            self.raw.terminate()
+            raise self._translate(error, "look") from error
         except Exception as error:
             raise self._translate(error, "look") from error
 

@@ -14,7 +14,7 @@ import asyncpg
 
 from outgrow.errors import Unavailable
 from outgrow.runtime.database import postgres_errors
-from outgrow.runtime.database.postgres_connection import RUN, WRITTEN, run_of
+from outgrow.runtime.database.postgres_connection import RUN, TIMELINE, WRITTEN, run_of
 from outgrow.runtime.database.routing import Told
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ _LOOK = (
     "CASE WHEN standby THEN GREATEST({receiving}, "
     "(SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), "
     "(SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())) "
-    "ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))"
-    "::bit(32)::int END AS timeline, "
+    "ELSE {timeline} END AS timeline, "
     "CASE WHEN NOT standby THEN pg_catalog.pg_last_wal_replay_lsn() - '0/0' END AS forked_at, "
     "{run} AS run, (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system "
     "FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby OFFSET 0) AS role"
@@ -89,7 +88,7 @@ class Look:
         async with self._raw.transaction(readonly=True):
             may_receive, self._tells_history = await self._raw.fetchrow(_MAY)
         receiving = "outgrow.receiving()" if may_receive else _RECEIVING
-        self._sql = _LOOK.format(receiving=receiving, written=WRITTEN, run=RUN)
+        self._sql = _LOOK.format(receiving=receiving, timeline=TIMELINE, written=WRITTEN, run=RUN)
         if not self._node.pooled:
             self._prepared = await self._raw.prepare(self._sql)
 

@@ -127,11 +127,6 @@ class View:
         """Whether this process has known this run as the primary."""
         return run in self._runs.primaries
 
-    def knows_promoted(self, name: str) -> bool:
-        """Whether it is the primary as far as is known, or was when it last answered."""
-        role, known = self.seen[name].role, (name, self.standing.lineage.timeline)
-        return role == "primary" or (role == "unknown" and self._last_primary == known)
-
     # News
 
     def note(self, name: str, told: Told, at: float) -> Seen:

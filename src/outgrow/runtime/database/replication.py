@@ -215,16 +215,20 @@ class Replication:
             scope.unsettled = self.settle
         return seen.run
 
-    def promoted(self, name: str) -> None:
+    def promoted(self, name: str, timeline: int) -> None:
         """A block found that a replica is one no more: its session knows of a timeline that may not be known
-        here yet, nor to others. A node of an earlier one is not for it, whatever it claims to be."""
+        here yet, nor to others. A node of an earlier one is not for it, whatever it claims to be.
+
+        `timeline` is the server's own number of it, or 0 where it did not answer any more.
+        """
         scope, lineage = request.current.get(), self.view.standing.lineage
-        unknown = name in self.view.seen and not self.view.knows_promoted(name)
+        unknown = name in self.view.seen and self.view.seen[name].role != "primary"
         if unknown:
             self.view.suspect(name)
         if scope is not None:
             held = scope.bookmark.positions.get(self.shard, ZERO)
-            scope.bookmark.raise_to(self.shard, Position(lineage.timeline + unknown, held.offset))
+            now = lineage.base + timeline if timeline else lineage.timeline + unknown
+            scope.bookmark.raise_to(self.shard, Position(now, held.offset))
 
     async def settle(self, bookmark: Bookmark) -> None:
         """Turn what was read on the primary into a position, so that replicas can serve what follows."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Protocol, Self
 
-from outgrow.errors import Unavailable
+from outgrow.errors import DatabaseError, Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.database.budget import Budget
 from outgrow.runtime.database.replicas import View
@@ -26,6 +27,7 @@ class Held(Connection, Protocol):
     @property
     def promoted(self) -> bool: ...
     async def run_now(self) -> int: ...
+    async def timeline_now(self) -> int: ...
 
 
 class Server(Node, Watched, Protocol):
@@ -54,7 +56,7 @@ class Router(Protocol):
 
     def choose(self, level: Level, deadline: float) -> Choice | None: ...
     def saw(self, level: Level, seen: Seen) -> int: ...
-    def promoted(self, name: str) -> None: ...
+    def promoted(self, name: str, timeline: int) -> None: ...
     def blame(self, server: Server, error: Unavailable) -> None: ...
     async def news(self, deadline: float) -> None: ...
 
@@ -142,14 +144,25 @@ class RoutedRead(Read, eq=False, kw_only=True):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._replica and self._connection.promoted:
-            self._replication.promoted(self._node.name)
-        if self._run:
-            scope = request.current.get()
-            if scope is not None:
-                scope.bookmark.still_sees(self._replication.shard, self._run)
-        self._leave()
-        await Read.__aexit__(self, kind, error, trace)
+        try:
+            if self._replica and self._connection.promoted:
+                await self._tell_promoted()
+        finally:
+            if self._run:
+                scope = request.current.get()
+                if scope is not None:
+                    scope.bookmark.still_sees(self._replication.shard, self._run)
+            self._leave()
+            await Read.__aexit__(self, kind, error, trace)
+
+    async def _tell_promoted(self) -> None:
+        """What others know of the node may be older or newer than this block: only the node itself knows."""
+        timeline = 0
+        try:
+            with contextlib.suppress(DatabaseError):
+                timeline = await self._connection.timeline_now()
+        finally:
+            self._replication.promoted(self._node.name, timeline)
 
     def _leave(self) -> None:
         if self._diverted:

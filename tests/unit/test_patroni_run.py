@@ -1,0 +1,45 @@
+"""What is different about Patroni as the fleet runs it, in Patroni's own code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.patroni import program
+
+NAPS = """
+import time
+from types import SimpleNamespace
+from outgrow.engines import patroni_run
+
+if {prepared}:
+    patroni_run.prepare()
+from patroni.__main__ import Patroni
+
+naps, patroni = [], Patroni.__new__(Patroni)
+patroni.dcs = SimpleNamespace(loop_wait=1)
+patroni.ha = SimpleNamespace(watch=lambda nap: naps.append(nap) or True)
+patroni.next_run = vars(__import__("patroni.__main__", fromlist=["x"]))["time"].time()
+patroni.schedule_next_run()
+real = time.time
+time.time = lambda: real() + {jump}
+patroni.schedule_next_run()
+print(*(round(nap) for nap in naps))
+"""
+
+
+def naps(jump_s: int, *, prepared: bool) -> list[int]:
+    """For how long Patroni means to sleep before and after the machine's clock is set."""
+    code = NAPS.format(jump=jump_s, prepared=prepared)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [int(each) for each in done.stdout.split()]
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_clock_that_is_set_changes_nothing(jump_s: int) -> None:
+    """The lease lasts 20 s: who sleeps for an hour has lost it."""
+    program()
+    assert naps(jump_s, prepared=True) == [1, 1]
+    assert naps(-3600, prepared=False) == [1, 3601], "Patroni has mended it: then ours may go"
