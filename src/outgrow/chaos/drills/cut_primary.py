@@ -23,6 +23,10 @@ from outgrow.chaos.verdict import Finding
 from outgrow.engines.patroni import REST
 from outgrow.topology import Topology
 
+HEARD_S = 4.0
+"""After retry_timeout (3 s) without etcd it asks its neighbours whether it may go on. Should they hear that,
+and it is their answer that is lost, they wait for it for a whole lease from then on (failsafe mode)."""
+
 
 class CutPrimary:
     """It must stop accepting writes before another may begin."""
@@ -50,4 +54,4 @@ class CutPrimary:
 
     def verdict(self, history: History, topology: Topology) -> Iterator[Finding]:
         """Reads go on, writes wait for the lease, and what is acknowledged is there."""
-        yield from taken_over(history, topology, within_s=LEASE_S + TAKEOVER_S)
+        yield from taken_over(history, topology, within_s=LEASE_S + HEARD_S + TAKEOVER_S)

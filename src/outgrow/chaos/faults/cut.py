@@ -6,7 +6,8 @@
 
 PostgreSQL and the other servers are not touched. A new connection needs longer to become usable than the
 helper to find it, as long as the helper gets a core when it wants one: as root it goes before every program
-that is no real-time one. Of anybody else, on a busy machine, a request may slip through.
+that is no real-time one. Of anybody else, on a busy machine, a request may slip through. And what is sent
+without a handshake, as in plain HTTP, may be heard at the other end: the answer never comes back.
 
 It may do so to processes that it could debug: as root, or as the same user where the kernel lets users
 debug what is theirs (kernel.yama.ptrace_scope = 0).
