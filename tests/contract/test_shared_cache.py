@@ -162,6 +162,26 @@ async def test_what_has_no_type_stays_in_its_process(processes: list[Process]) -
     assert await first.cache.get("it", lambda: _later(None)) is made[0]
 
 
+async def test_one_loads_anew_for_all(processes: list[Process], monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+
+    async def load() -> int:
+        loads.append(1)
+        await asyncio.sleep(0.05)
+        return len(loads)
+
+    async def everybody() -> list[int]:
+        asked = [process.cache.get("k", load, ttl=0.3, stale="1m") for process in processes * 20]
+        return await asyncio.gather(*asked)
+
+    assert set(await everybody()) == {1}
+    await asyncio.sleep(0.4)
+    for _ in range(5):
+        assert set(await everybody()) <= {1, 2}
+        await asyncio.sleep(0.02)
+    assert len(loads) == 2
+
+
 async def test_many_at_once(processes: list[Process]) -> None:
     first, second, *_ = processes
     asked: list[list[str]] = []

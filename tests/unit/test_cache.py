@@ -8,10 +8,11 @@ from typing import Any, Self
 import pytest
 
 from outgrow import endpoints
-from outgrow.errors import Misuse
+from outgrow.errors import Misuse, Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Position
 from outgrow.runtime.cache import Cache
+from outgrow.runtime.cache.wanted import early
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Message, Scope
 
@@ -142,6 +143,91 @@ async def test_an_entry_lives_for_its_ttl(cache: Cache, outcomes: list[str]) -> 
     assert outcomes == ["miss", "hit", "miss", "miss"]
 
 
+async def test_what_is_old_is_served_while_it_is_loaded_anew(cache: Cache, outcomes: list[str]) -> None:
+    await cache.get("k", returning(1), ttl=0.01, stale="1m")
+    await asyncio.sleep(0.02)
+    slow = Slow()
+    old = [await cache.get("k", slow, ttl="1m", stale="1m") for _ in range(3)]
+    assert old == [1, 1, 1] and outcomes == ["miss", "old", "hit", "hit"]
+    await slow.begun.wait()
+    slow.answer.set_result(2)
+    await asyncio.sleep(0)
+    while cache.figures()["loads"]:
+        await asyncio.sleep(0)
+    assert await cache.get("k", returning(3), ttl="1m", stale="1m") == 2
+
+
+async def test_what_is_old_is_served_while_it_cannot_be_loaded(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outgrow.runtime.cache.cache.REFRESH_AGAIN_S", 0.0)
+    attempts: list[int] = []
+
+    async def fail() -> int:
+        attempts.append(1)
+        raise OSError("the database is away")
+
+    await cache.get("k", returning(1), ttl=0.01, stale="1m", tags=["t"])
+    await asyncio.sleep(0.02)
+    for attempt in range(1, 4):
+        assert await cache.get("k", fail, ttl=0.01, stale="1m", tags=["t"]) == 1
+        while cache.figures()["loads"]:
+            await asyncio.sleep(0)
+        assert len(attempts) == attempt
+    cache.invalidate("t")
+    with pytest.raises(OSError, match="away"):
+        await cache.get("k", fail, ttl=0.01, stale="1m", tags=["t"])
+
+
+async def test_many_that_are_old_are_loaded_anew(cache: Cache) -> None:
+    asked: list[list[str]] = []
+
+    async def load(keys: list[str]) -> dict[str, int]:
+        asked.append(keys)
+        return {key: len(asked) for key in keys}
+
+    await cache.get_many(["a", "b"], load, ttl=0.01, stale="1m")
+    await asyncio.sleep(0.02)
+    assert await cache.get_many(["a", "b", "c"], load, ttl="1m", stale="1m") == {"a": 1, "b": 1, "c": 2}
+    await asyncio.sleep(0.01)
+    assert sorted(asked) == [["a", "b"], ["a", "b"], ["c"]]
+    assert (await cache.get_many(["a"], load, ttl="1m", stale="1m"))["a"] > 1
+
+
+async def test_what_is_used_is_loaded_anew_before_its_time(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outgrow.runtime.cache.cache.early", lambda took_s, ttl_s: ttl_s)
+    assert await cache.get("k", returning(1)) == 1
+    assert await cache.get("k", returning(2)) == 1, "nobody waits"
+    await asyncio.sleep(0.01)
+    assert await cache.get("k", returning(3)) == 2
+
+
+def test_so_much_before_its_time() -> None:
+    moments = [early(0.1, 60.0) for _ in range(10_000)]
+    assert 0.09 < sum(moments) / len(moments) < 0.11, "as long as the load takes, in the mean"
+    assert min(moments) >= 0
+    assert early(1000.0, 1.0) <= 0.5
+
+
+async def test_what_is_missing_has_a_life_of_its_own(cache: Cache) -> None:
+    assert await cache.get("k", returning(None), ttl="1m", missing=0.01) is None
+    assert await cache.get("k", returning(1), ttl="1m", missing=0.01) is None
+    await asyncio.sleep(0.02)
+    assert await cache.get("k", returning(1), ttl="1m", missing=0.01) == 1
+
+
+async def test_a_load_that_hangs_holds_nobody_up_for_long(cache: Cache) -> None:
+    slow = Slow()
+    with pytest.raises(Unavailable, match=r"longer than 0\.01"):
+        await cache.get("k", slow, within=0.01)
+    with pytest.raises(Unavailable, match="longer than 10ms"):
+        await cache.get("k", slow, within="10ms")
+    slow.answer.set_result(5)
+    assert await cache.get("k", slow) == 5
+
+
 @pytest.mark.parametrize("ttl", ["soon", "5", "5 weeks", "-1s", ""])
 async def test_a_ttl_that_is_no_duration_is_told(cache: Cache, ttl: str) -> None:
     with pytest.raises(Misuse, match="is no duration"):
@@ -174,13 +260,13 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_collector")
 async def test_forgotten_tags_take_no_memory(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outgrow.runtime.cache.cache.INVALIDATED_MAX", 5)
+    monkeypatch.setattr("outgrow.runtime.cache.tags.INVALIDATED_MAX", 5)
     cache = Cache(endpoints.Cache(entries_max=10), Events(), position=lambda: history.position)
     for number in range(1000):
         await cache.get(f"k{number}", returning(number), tags=[f"tag{number}"])
         cache.invalidate(f"other{number}")
-    assert len(cache.tags) <= 2 * 11 + 5
-    assert cache._floor > ZERO, "what was invalidated before those is remembered as one"
+    assert len(cache.tags.known) <= 2 * 11 + 5
+    assert cache.tags.floor > ZERO, "what was invalidated before those is remembered as one"
 
 
 @pytest.mark.parametrize("settings", [endpoints.Cache(engine="off"), endpoints.Cache(entries_max=0)])

@@ -17,12 +17,10 @@ seen elsewhere; unless all processes share a cache (shared.py), by which each he
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import chain, count
+from itertools import chain
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
 
 from outgrow import endpoints
 from outgrow.errors import Unavailable
@@ -30,8 +28,9 @@ from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
 from outgrow.runtime.cache.codec import Codec, codec_of
 from outgrow.runtime.cache.load import Load, around, result
-from outgrow.runtime.cache.memory import Entry, Note, Reading, Tag, entries
-from outgrow.runtime.cache.wanted import Wanted, names, seconds
+from outgrow.runtime.cache.memory import Entry, Reading, entries
+from outgrow.runtime.cache.tags import Tags
+from outgrow.runtime.cache.wanted import Life, Wanted, early, names, seconds
 from outgrow.runtime.events import Events
 
 if TYPE_CHECKING:
@@ -39,15 +38,10 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-JITTER = 0.1
-"""A lifetime varies by this share, so that what was stored together does not expire together."""
-
 DEFAULT_TTL_S = 60.0
+REFRESH_AGAIN_S = 1.0
 EVERYTHING = "*"
 """A tag that everything has where processes share a cache."""
-
-INVALIDATED_MAX = 10_000
-"""Tags of which it is remembered when they were invalidated last, though no entry has them."""
 
 
 class Cache:
@@ -73,14 +67,9 @@ class Cache:
         self._events = events
         self._position = position
         self._writer = writer or Writer()
-        # A tag is remembered while an entry or a load refers to it, or it is among those invalidated last: a
-        # load that begins later may read from a replica that is late, and must be told how far it has to be.
-        self.tags: WeakValueDictionary[str, Tag] = WeakValueDictionary()
-        self._invalidated: dict[str, Tag] = {}
-        self._floor = ZERO
-        """Of what was invalidated before those."""
+        self.tags = Tags()
         self._loads: dict[str, Load] = {}
-        self._versions = count(1)
+        self._refreshing: set[asyncio.Task[Any]] = set()
         self._shared: Shared | None = None
 
     async def get(
@@ -90,6 +79,9 @@ class Cache:
         *,
         ttl: str | float = DEFAULT_TTL_S,
         tags: Iterable[str] = (),
+        stale: str | float = 0.0,
+        missing: str | float | None = None,
+        within: str | float | None = None,
         type: Any = None,
     ) -> V:
         """The value of `key`; what `load` returns when it is not there.
@@ -99,6 +91,11 @@ class Cache:
         wherever it is asked for. Callers that miss at the same time share one load, which goes on
         when they go away. An error of `load` is raised to those who waited for it, and nothing is
         stored. Inside a write block it is just `load()`.
+
+        What is used shortly before its time is over is loaded anew meanwhile (wanted.early). For `stale`
+        after it, it is still served, while it is loaded anew or cannot be; what was invalidated never is.
+        What `load` finds to be None lives for `missing`. Raises Unavailable for a load that takes longer
+        than `within`.
 
         Where processes share a cache, the value goes there as its `type` says, by default what `load` is
         annotated to return (see codec.py); a value of no known type stays in its process.
@@ -125,9 +122,19 @@ class Cache:
                     return entry.value  # type: ignore[no-any-return]
         if not self.enabled or request.unit_of_work.get() is not None:
             return await load()
-        outcome = "miss" if entry is None or entry.expires <= monotonic() else "stale"
-        wanted = self._wanted(key, tags, ttl, None if self._shared is None else codec_of(load, type))
-        return await self._join_or_load(wanted, load, outcome)  # type: ignore[no-any-return]
+        life = Life(seconds(ttl), seconds(stale), None if missing is None else seconds(missing))
+        wanted = self._wanted(key, tags, life, None if self._shared is None else codec_of(load, type))
+        if entry is not None and entry.expires <= monotonic() and entry.alive() and self._good(entry):
+            self._refresh(wanted, load, entry)
+            return self._served(entry)  # type: ignore[no-any-return]
+        outcome = "miss" if entry is None or entry.until <= monotonic() else "stale"
+        try:
+            async with asyncio.timeout(None if within is None else seconds(within)):
+                return await self._join_or_load(wanted, load, outcome)  # type: ignore[no-any-return]
+        except TimeoutError as error:
+            if within is None:
+                raise
+            raise Unavailable(f"the load of {key!r} took longer than {within}") from error
 
     async def get_many(
         self,
@@ -136,13 +143,14 @@ class Cache:
         *,
         ttl: str | float = DEFAULT_TTL_S,
         tags: Callable[[str], Iterable[str]] = lambda key: (),
+        stale: str | float = 0.0,
         type: Any = None,
     ) -> dict[str, V]:
         """The values of many keys; `load_many` is called once with those that are missing.
 
         A key that `load_many` does not return is absent from the result, one that it was not asked
-        for is left out. `tags` gives a key's tags, `type` is that of one value (see `get`). Loads of several
-        callers are not shared.
+        for is left out. `tags` gives a key's tags, `type` is that of one value; for `stale` see `get`. Loads
+        of several callers are not shared.
         """
         wanted = list(dict.fromkeys(keys))
         if not self._for_sessions and _in_session() and not await self._current():
@@ -153,11 +161,19 @@ class Cache:
         if not self.enabled or request.unit_of_work.get() is not None:
             loaded = await load_many(wanted) if wanted else {}
             return {key: loaded[key] for key in wanted if key in loaded}
-        found = self._held(wanted)
-        if len(found) < len(wanted):
+        found, old = self._held(wanted)
+        if old or len(found) < len(wanted):
             codec = None if self._shared is None else codec_of(load_many, type, many=True)
-            asked = [self._wanted(key, tags(key), ttl, codec) for key in wanted if key not in found]
-            found.update(await self._bring_many(asked, load_many))
+            life = Life(seconds(ttl), seconds(stale))
+
+            def asked(keys: Iterable[str]) -> list[Wanted]:
+                return [self._wanted(key, tags(key), life, codec) for key in keys]
+
+            if old:
+                self._refresh_many(asked(old), load_many)
+            if len(found) < len(wanted):
+                missing = asked(key for key in wanted if key not in found)
+                found.update(await self._bring_many(missing, load_many))
         return {key: found[key] for key in wanted if key in found}
 
     def invalidate(self, *tags: str) -> None:
@@ -183,7 +199,7 @@ class Cache:
 
     def clear(self) -> None:
         """Forget everything, here; loads under way are not stored."""
-        self._forget([tag.name for tag in self.tags.values()], self._position())
+        self._forget(list(self.tags.known), self._position())
         self._entries.clear()
 
     def _failed_over(self, *_: object) -> None:
@@ -196,6 +212,7 @@ class Cache:
         before, self._shared = self._shared, None
         if before is not None:
             await before.close()
+            self.tags.shares = False
         elif shared is not None:
             self._events.query_finished.subscribe(_observe, bind=lambda node, label: _observe)
             self._events.failed_over.subscribe(self._failed_over)
@@ -216,9 +233,9 @@ class Cache:
         """How much it holds."""
         return {"entries": len(self._entries), "loads": len(self._loads)}
 
-    def _wanted(self, key: str, tags: Iterable[str], ttl: str | float, codec: Codec | None) -> Wanted:
+    def _wanted(self, key: str, tags: Iterable[str], life: Life, codec: Codec | None) -> Wanted:
         every = () if self._shared is None else (EVERYTHING,)
-        return Wanted(key, names(key, tags, every), seconds(ttl), codec)
+        return Wanted(key, names(key, tags, every), codec, life)
 
     async def _current(self) -> bool:
         """Whether this session may be served from memory: nothing that it may have seen is unknown here."""
@@ -242,24 +259,56 @@ class Cache:
                 self._events.cache_read(_prefix(wanted.key), "waited")
                 return value
 
-    def _start(self, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str) -> Load:
+    def _served(self, entry: Entry) -> Any:
+        """It is old, and being loaded anew."""
+        outer = around.get()
+        if outer is not None:
+            outer.take_part(entry)
+        self._events.cache_read(entry.prefix, "old")
+        return entry.value
+
+    def _refresh(self, wanted: Wanted, load: Callable[[], Awaitable[Any]], held: Entry) -> None:
+        """Nobody waits for it. If it fails, the next attempt is a moment later."""
+        if wanted.key in self._loads:
+            return
+        held.expires = min(held.until, monotonic() + REFRESH_AGAIN_S)
+        self._start(wanted, load, "refresh", anew=True)
+
+    def _refresh_many(
+        self, asked: list[Wanted], load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]]
+    ) -> None:
+        for each in asked:
+            held: Entry = self._entries[each.key]
+            held.expires = min(held.until, monotonic() + REFRESH_AGAIN_S)
+        token = around.set(None)  # it is no part of the load that goes on meanwhile
+        task = asyncio.get_running_loop().create_task(self._load_many(asked, load_many))
+        around.reset(token)
+        self._refreshing.add(task)
+        task.add_done_callback(self._refreshing.discard)
+        task.add_done_callback(_retrieve)
+
+    def _start(
+        self, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str, *, anew: bool = False
+    ) -> Load:
         started = Load(wanted.key, (), ZERO)
         self._begin(started, wanted.tags)
         # A task of its own: when the caller who happened to be first goes away, the others still get it.
-        started.task = asyncio.get_running_loop().create_task(self._bring(started, wanted, load, outcome))
+        started.task = asyncio.get_running_loop().create_task(
+            self._bring(started, wanted, load, outcome, anew=anew)
+        )
         started.task.add_done_callback(_retrieve)
         self._loads[wanted.key] = started
         return started
 
     async def _bring(
-        self, this: Load, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str
+        self, this: Load, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str, *, anew: bool
     ) -> Any:
         """From what all processes share, or by loading it."""
         token = around.set(this)
         key = ""
         try:
             if self._shared is not None and self._shared.up:
-                key, entry = await self._shared.find(wanted, self._entries.get(wanted.key))
+                key, entry = await self._shared.find(wanted, self._entries.get(wanted.key), anew=anew)
                 if entry is not None and self._good(entry):
                     return self._taken(this, entry)
                 self._begin(this, wanted.tags)
@@ -295,7 +344,7 @@ class Cache:
     ) -> dict[str, Any]:
         """See `_bring`."""
         found: dict[str, Any] = {}
-        held = [self._note(each.tags) for each in asked]  # tags are known while they are held
+        held = [self.tags.note(each.tags) for each in asked]  # tags are known while they are held
         if self._shared is not None and self._shared.up:
             for key, entry in (await self._shared.find_many(asked)).items():
                 if self._good(entry):
@@ -344,26 +393,28 @@ class Cache:
         """Whether it was put where all processes find it."""
         key, good, prefix, shared = wanted.key, reading.keepable(), _prefix(wanted.key), False
         if good and not self._holds_newer(key, reading.position):
-            ttl_s = wanted.ttl_s * random.uniform(1 - JITTER, 1 + JITTER)
-            entry = Entry(value, reading, monotonic() + ttl_s, prefix)
+            ttl_s, now = wanted.life.of(value), monotonic()
+            entry = Entry(
+                value, reading, now + ttl_s - early(took, ttl_s), now + ttl_s + wanted.life.stale, prefix
+            )
             self._entries.insert(key, entry)
             if self._shared is not None and wanted.codec is not None:
-                self._shared.keep(wanted, entry, ttl_s, token)
+                self._shared.keep(wanted, entry, token)
                 shared = True
         self._events.cache_loaded(prefix, took, good)
         return shared
 
-    def _held(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The values that may be served to this caller at once."""
+    def _held(self, keys: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+        """The values that may be served to this caller at once, and which of them are to be loaded anew."""
         scope = request.current.get()
         bookmark = self._demanding(scope)
         outer, now, get = around.get(), monotonic(), self._entries.get
-        found = {}
+        found, old = {}, []
         for key in keys:
             entry: Entry | None = get(key)
             if (
                 entry is None
-                or entry.expires <= now
+                or entry.until <= now
                 or not entry.intact()
                 or (bookmark is not None and not entry.covers(bookmark))
             ):
@@ -373,7 +424,9 @@ class Cache:
             for sink in self._events.cache_read.sinks:
                 sink(entry.prefix, "hit")
             found[key] = entry.value
-        return found
+            if entry.expires <= now:
+                old.append(key)
+        return found, old
 
     def _demanding(self, scope: request.Scope | None) -> Bookmark | None:
         """The caller's bookmark, if anything here could be too old for it."""
@@ -389,7 +442,7 @@ class Cache:
     def _begin(self, this: Load, tags: Sequence[str]) -> None:
         """The tags as they are now, and what a load that starts now sees at least: what this process knows
         of, and its session's writes. It has to see what has invalidated its tags, and those writes."""
-        this.note = note = self._note(tags)
+        this.note = note = self.tags.note(tags)
         this.hashes = frozenset([tag.hash for tag, _ in note])
         position = self._position()
         floor = max((tag.floor for tag, _ in note), default=ZERO)
@@ -401,37 +454,10 @@ class Cache:
         this.position = position if self._shared is None else max(position, floor)
         this.floor = floor
 
-    def _note(self, tags: Sequence[str]) -> Note:
-        """The tags as they are now."""
-        known, alone = self.tags, self._shared is None or not self._shared.up
-        noted = []
-        for name in tags:
-            tag = known.get(name)
-            if tag is None:
-                tag = known[name] = Tag(name, self._floor)
-                if not alone:
-                    tag.forget()
-            if alone and tag.version < 0:
-                tag.version = next(self._versions)
-            noted.append((tag, tag.version))
-        return tuple(noted)
-
     def _forget(self, names: Iterable[str], position: Position) -> None:
+        self.tags.forget(names, position)
         for name in names:
-            tag = self.tags.get(name)
-            if tag is None:
-                tag = self.tags[name] = Tag(name)
-            if self._shared is None:
-                tag.version = next(self._versions)
-            else:
-                tag.forget()
-            tag.floor = max(tag.floor, position)
-            self._invalidated.pop(name, None)
-            self._invalidated[name] = tag
             self._entries.pop(name, None)
-        while len(self._invalidated) > INVALIDATED_MAX:
-            oldest = self._invalidated.pop(next(iter(self._invalidated)))
-            self._floor = max(self._floor, oldest.floor)
         self._events.cache_invalidated(tuple(names))
 
 

@@ -98,22 +98,23 @@ class Reading:
 
 
 class Entry(Reading):
-    """One value. `expires` is a time of time.monotonic()."""
+    """One value. From `expires` on it is loaded anew, and served until `until` meanwhile (monotonic())."""
 
-    __slots__ = ("expires", "prefix", "value")
+    __slots__ = ("expires", "prefix", "until", "value")
 
-    def __init__(self, value: Any, reading: Reading, expires: float, prefix: str) -> None:
+    def __init__(self, value: Any, reading: Reading, expires: float, until: float, prefix: str) -> None:
         self.note = reading.note
         self.hashes = reading.hashes
         self.position = reading.position
         self.older = reading.older
         self.value = value
         self.expires = expires
+        self.until = until
         self.prefix = prefix
 
     def alive(self) -> bool:
         """In time and intact."""
-        return self.expires > monotonic() and self.intact()
+        return self.until > monotonic() and self.intact()
 
 
 def entries(count_max: int) -> LRUCache[str, Entry]:

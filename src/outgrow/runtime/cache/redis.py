@@ -144,7 +144,8 @@ class Pipe(asyncio.Protocol):
 class Link:
     """A connection that is made again whenever it is lost. `url` holds no password.
 
-    `begin` is called with each new one before anybody else gets it; `pushed` as in Pipe.
+    `begin` is called with each new one before anybody else gets it, `lost` when there is none; `pushed` as in
+    Pipe.
     """
 
     def __init__(
@@ -154,11 +155,12 @@ class Link:
         *,
         begin: Callable[[Pipe], Awaitable[None]],
         pushed: Callable[[list[Any]], None],
+        lost: Callable[[], None],
     ) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
         self._user, self._password = unquote(parts.username or "default"), password
-        self._begin, self._pushed = begin, pushed
+        self._begin, self._pushed, self._lost = begin, pushed, lost
         self._pipe: Pipe | None = None
         self._broken = asyncio.Event()
         self._settled = asyncio.Event()
@@ -230,6 +232,7 @@ class Link:
 
     def _break(self) -> None:
         self._pipe = None
+        self._lost()
         self._broken.set()
 
 

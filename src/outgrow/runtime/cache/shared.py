@@ -15,7 +15,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain, count
 from time import monotonic
 
@@ -25,9 +25,10 @@ from outgrow import endpoints
 from outgrow.errors import DatabaseError
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.cache.codec import pack, unpack
-from outgrow.runtime.cache.memory import Entry, Reading, Tag
+from outgrow.runtime.cache.memory import Entry, Reading
 from outgrow.runtime.cache.redis import Gone
 from outgrow.runtime.cache.shelf import Found, Noted, Shelf
+from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted
 from outgrow.runtime.scope import Message, Scope
 
@@ -42,7 +43,7 @@ OWE_S = 0.2
 
 
 class Shared:
-    """`tags` are those that this process knows, by name; `written`: see Shelf.
+    """`tags` are what this process knows of them; `written`: see Shelf.
 
     `message` makes one of the tags that a transaction changes while nobody can be told; whoever gets it is to
     call `invalidate`.
@@ -53,7 +54,7 @@ class Shared:
         settings: endpoints.Cache,
         password: str | None,
         application: str,
-        tags: MutableMapping[str, Tag],
+        tags: Tags,
         written: Callable[[], Awaitable[Position]],
         message: Callable[[Sequence[str]], Message],
     ) -> None:
@@ -102,19 +103,21 @@ class Shared:
 
     # What is read
 
-    async def find(self, wanted: Wanted, held: Entry | None) -> tuple[str, Entry | None]:
+    async def find(self, wanted: Wanted, held: Entry | None, *, anew: bool) -> tuple[str, Entry | None]:
         """What lies there, or whether this process is to load it for all: then the token for that.
 
-        `held` is what this process has, and may find to be good again.
+        `held` is what this process has, and may find to be good again. With `anew` that is to be replaced,
+        and is what another process replaces already.
         """
         try:
             also = () if held is None else [tag.name for tag, _ in held.note]
-            found = await self._entries([wanted], also)
-            if wanted.key in found:
-                return "", found[wanted.key]
-            if held is not None and held.alive():
-                return "", held
-            return await self._first(wanted)
+            found = (await self._entries([wanted], also)).get(wanted.key)
+            if anew and (found is None or found.expires <= monotonic()):
+                token = await self._lock(wanted)
+                return token, None if token else held
+            if found is None and held is not None and held.alive():
+                found = held
+            return ("", found) if found is not None else await self._first(wanted)
         except (Gone, DatabaseError):
             return "", None
 
@@ -132,26 +135,32 @@ class Shared:
     async def _entries(self, asked: Sequence[Wanted], also: Iterable[str] = ()) -> dict[str, Entry]:
         """What lies there and is good. What is known of their tags is known here afterwards."""
         # Tags are known as long as somebody holds them.
-        tags = [self._tag(tag) for tag in {*also, *chain.from_iterable([each.tags for each in asked])}]
+        tags = [self._tags.get(tag) for tag in {*also, *chain.from_iterable([each.tags for each in asked])}]
         unknown = [tag.name for tag in tags if tag.version < 0]
         named = [each for each in asked if each.codec is not None]
         lying = await self._shelf.entries([_name(each) for each in named], unknown, self._learn)
         found = [(each, it) for each, it in zip(named, lying, strict=True) if it is not None]
-        parts = [self._tag(tag) for tag in {tag for _, it in found for tag, _ in it.tags}]
+        parts = [self._tags.get(tag) for tag in {tag for _, it in found for tag, _ in it.tags}]
         unknown = [tag.name for tag in parts if tag.version < 0]
         if unknown:
             await self._shelf.learn(unknown, self._learn)
         taken = {each.key: self._taken_down(each, it) for each, it in found}
         return {key: entry for key, entry in taken.items() if entry is not None}
 
+    async def _lock(self, wanted: Wanted) -> str:
+        """What is known of its tags is known here afterwards. A token, if nobody else loads it."""
+        token = f"{self._id}.{next(self._tokens):x}"
+        first = await self._shelf.note(wanted.tags, self._learn, lock=_name(wanted), token=token)
+        return token if first else ""
+
     async def _first(self, wanted: Wanted) -> tuple[str, Entry | None]:
         if wanted.codec is None:
             await self._shelf.note(wanted.tags, self._learn)
             return "", None
         name, deadline = _name(wanted), monotonic() + WAIT_S
-        token = f"{self._id}.{next(self._tokens):x}"
         while True:
-            if await self._shelf.note(wanted.tags, self._learn, lock=name, token=token):
+            token = await self._lock(wanted)
+            if token:
                 return token, None
             told = self._waiting.setdefault(name, asyncio.Event())
             try:
@@ -169,7 +178,7 @@ class Shared:
             if wanted.key in found:
                 return "", found[wanted.key]
 
-    def keep(self, wanted: Wanted, entry: Entry, ttl_s: float, token: str) -> None:
+    def keep(self, wanted: Wanted, entry: Entry, token: str) -> None:
         """Put it on the shelf, for all. Nobody waits until it is there."""
         assert wanted.codec is not None
         try:
@@ -177,15 +186,17 @@ class Shared:
         except (TypeError, msgspec.MsgspecError):  # it is not what its type says
             self.give_up(wanted, token)
             return
+        ahead = time.time() - monotonic()
         found = Found(
             [(tag.name, version) for tag, version in entry.note],
             (entry.position.timeline, entry.position.offset),
             {tag: (position.timeline, position.offset) for tag, position in entry.older.items()},
-            time.time() + ttl_s,
+            entry.expires + ahead,
+            entry.until + ahead,
             how,
             packed,
         )
-        self._shelf.keep(_name(wanted), found, ttl_s, token)
+        self._shelf.keep(_name(wanted), found, entry.until - monotonic(), token)
 
     def give_up(self, wanted: Wanted, token: str) -> None:
         """Somebody else may load it."""
@@ -228,10 +239,7 @@ class Shared:
 
     def gone(self, tags: Iterable[str]) -> None:
         """What depends on them is good no longer."""
-        for name in tags:
-            tag = self._tags.get(name)
-            if tag is not None:
-                tag.forget()
+        self._tags.unknown(tags)
 
     def kept(self, key: str) -> None:
         """Another process has loaded it."""
@@ -242,23 +250,20 @@ class Shared:
     def again(self) -> None:
         """Nobody heard what was told before: of no tag anything is known."""
         self._trusted_at = monotonic() + GRACE_S
-        for tag in list(self._tags.values()):
-            tag.forget()
+        self._tags.shares = True
+        self._tags.unknown()
+
+    def lost(self) -> None:
+        """Until it is there again each process knows only what it does itself."""
+        self._tags.shares = False
 
     def _learn(self, name: str, noted: Noted) -> None:
-        tag = self._tag(name)
-        tag.version, tag.floor = noted
-
-    def _tag(self, name: str) -> Tag:
         tag = self._tags.get(name)
-        if tag is None:
-            tag = self._tags[name] = Tag(name)
-            tag.forget()
-        return tag
+        tag.version, tag.floor = noted
 
     def _taken_down(self, wanted: Wanted, found: Found) -> Entry | None:
         assert wanted.codec is not None
-        note = tuple([(self._tag(name), version) for name, version in found.tags])
+        note = tuple([(self._tags.get(name), version) for name, version in found.tags])
         older = {tag: Position(*position) for tag, position in found.older.items()}
         reading = Reading(note, Position(*found.position), older)
         if not reading.intact():
@@ -267,8 +272,10 @@ class Shared:
             value = wanted.codec.decode(unpack(found.packing, found.value))
         except (msgspec.MsgspecError, ValueError):
             return None
-        expires = monotonic() + found.expires - time.time()
-        return Entry(value, reading, expires, wanted.key.partition(":")[0])
+        behind = monotonic() - time.time()
+        return Entry(
+            value, reading, found.expires + behind, found.until + behind, wanted.key.partition(":")[0]
+        )
 
 
 def _name(wanted: Wanted) -> str:

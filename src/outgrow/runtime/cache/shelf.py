@@ -150,12 +150,13 @@ SCRIPTS = {"note": NOTE, "begin": BEGIN, "keep": KEEP, "announce": ANNOUNCE, "se
 
 
 class Found(msgspec.Struct, array_like=True, gc=False):
-    """An entry as it lies there. `expires` is a time of time.time()."""
+    """An entry as it lies there. `expires` and `until` are times of time.time() (see memory.Entry)."""
 
     tags: list[tuple[str, int]]
     position: tuple[int, int]
     older: dict[int, tuple[int, int]]
     expires: float
+    until: float
     packing: int
     value: bytes
 
@@ -171,6 +172,9 @@ class Heard(Protocol):
 
     def again(self) -> None:
         """The connection is a new one: what was told before it nobody has heard."""
+
+    def lost(self) -> None:
+        """There is no connection: nothing is heard."""
 
 
 class Shelf:
@@ -196,7 +200,7 @@ class Shelf:
         self._heard = heard
         self._written = written
         self._shas: dict[str, bytes] = {}
-        self._link = Link(url, password, begin=self._begin, pushed=self._pushed)
+        self._link = Link(url, password, begin=self._begin, pushed=self._pushed, lost=heard.lost)
         self.open, self.close = self._link.open, self._link.close
 
     @property
@@ -355,4 +359,4 @@ def _decode(blob: bytes) -> Found | None:
         found = _decoder.decode(blob)
     except msgspec.DecodeError:
         return None  # of another version of Outgrow
-    return found if found.expires > time.time() else None
+    return found if found.until > time.time() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -9,6 +11,9 @@ from typing import NamedTuple
 
 from outgrow.errors import Misuse
 from outgrow.runtime.cache.codec import Codec
+
+JITTER = 0.1
+"""A lifetime varies by this share."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
@@ -19,8 +24,34 @@ class Wanted(NamedTuple):
 
     key: str
     tags: tuple[str, ...]
-    ttl_s: float
     codec: Codec | None
+    life: Life
+
+
+class Life(NamedTuple):
+    """How long a value lives, in seconds.
+
+    After `ttl` it may be served for `stale` more, while it is loaded anew or cannot be. What is None lives
+    for `missing`.
+    """
+
+    ttl: float
+    stale: float = 0.0
+    missing: float | None = None
+
+    def of(self, value: object) -> float:
+        """This one's, varied, so that what was stored together does not expire together."""
+        ttl = self.ttl if value is not None or self.missing is None else self.missing
+        return ttl * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+def early(took_s: float, ttl_s: float) -> float:
+    """So much before its time a value is loaded anew, while it is served: by chance, and the more the longer
+    its load takes, so that of many who use it one begins and nobody waits.
+
+    Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015.
+    """
+    return min(-took_s * math.log(1.0 - random.random()), ttl_s / 2)
 
 
 def names(key: str, tags: Iterable[str], every: tuple[str, ...] = ()) -> tuple[str, ...]:
