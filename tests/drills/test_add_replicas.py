@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from outgrow import endpoints
-from tests.support.fleets import RunningFleet, make_application
+from outgrow.backups import history
+from tests.drills.test_backup import backups
+from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.growing import Command, Traffic
 from tests.support.patroni import program
 
 STEPS = ("front", "prepare", "verify", "switch", "settle")
 BACK = ("prepare", "verify", "switch", "front", "settle")
-SETTINGS = "\n[dashboard]\nenabled = false\n[database]\npool = 5\n"
+SETTINGS = '\n[dashboard]\nenabled = false\n[database]\npool = 5\n[backup]\ndirectory = "../backups"\n'
 HELD_MAX_S = 1.0
 LATE_S = 5.0
 """What a replica may be behind at the most that is asked (database.max_lag)."""
@@ -61,6 +63,12 @@ def require_taken_back(fleet: RunningFleet) -> None:
     names = [node.name for node in fleet.status().nodes]
     assert not {"etcd-1", "postgres-lease", "postgres-1", "postgres-2"}.intersection(names)
     assert not (fleet.state.growth / "journal.jsonl").exists()
+
+
+def require_archived(fleet: RunningFleet) -> None:
+    """The backups have gone along, without a gap."""
+    wait_until(lambda: backups(fleet).connected and backups(fleet).behind == 0, "the archive")
+    assert len(history.histories(fleet.directory.parent / "backups" / "hello")) == 1
 
 
 @pytest.mark.timeout(240)
@@ -120,6 +128,7 @@ def test_killed_at_every_step_and_finished(fleet: RunningFleet) -> None:
     assert traffic.wrong == []
     traffic.require_all_there()
     require_taken_back(fleet)
+    require_archived(fleet)
 
 
 @pytest.mark.timeout(240)
@@ -138,8 +147,13 @@ def test_taken_back(fleet: RunningFleet) -> None:
         command.wait()
         require_taken_back(fleet)
         traffic.wait_for_more()
+        command = Command(fleet, "grow", "replication")
+        assert command.wait_for("applying", "switch", "")
+        command.kill()
+        done(fleet, "grow", "--undo" if nodes(fleet) == 1 else "--resume")
     assert traffic.wrong == []
     traffic.require_all_there()
+    require_archived(fleet)
 
 
 @pytest.mark.timeout(240)

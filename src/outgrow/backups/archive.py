@@ -22,8 +22,8 @@ from outgrow.engines.postgres import ARCHIVE
 from outgrow.engines.postgres_archive import gap, system
 from outgrow.errors import FleetError
 
-ANOTHER_LINE = "not in this server's history"
-"""What a primary says to an archive that has writes of which it knows nothing."""
+ANOTHER_LINE = ("not in this server's history", "has already been removed")
+"""What a primary says to an archive that has writes which it does not know, or that lacks older ones."""
 
 
 def line_of(url: str, folder: Path) -> History:
@@ -53,7 +53,8 @@ def main(programs: str, url: str, folder: str) -> int:
     assert reading.stderr is not None
     for said in reading.stderr:
         sys.stderr.write(said)
-        if ANOTHER_LINE in said:
+        if any(each in said for each in ANOTHER_LINE):
+            sys.stderr.write("the archive cannot go on there: another line of writes begins\n")
             history.begin(line.folder.parent, line.about.system)
     return reading.wait()
 

@@ -15,6 +15,15 @@ SELECT active, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint,
     pg_wal_lsn_diff(restart_lsn, '0/0')::bigint
 FROM pg_replication_slots WHERE slot_name = $1
 """
+_KEEP = """
+WITH made AS (
+    SELECT lsn FROM pg_create_physical_replication_slot($1, true)
+    WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)
+)
+SELECT pg_wal_lsn_diff(min(lsn), '0/0')::bigint FROM (
+    SELECT lsn FROM made UNION ALL SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = $1
+) AS kept
+"""
 _LOST = """
 SELECT pg_drop_replication_slot(slot_name) IS NOT NULL
 FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost'
@@ -50,6 +59,17 @@ async def archived(url: str, password: str) -> Archived:
 async def gap(url: str, password: str) -> bool:
     """Whether the archive was away for so long that it has lost a part of the log. Its slot goes then."""
     return await _ask(url, password, _LOST, ARCHIVE) is not None
+
+
+async def keep_log(url: str, password: str) -> int:
+    """Have this server keep its log for the archive, also while it follows another one.
+
+    From where on, in bytes since its beginning. Raises FleetError.
+    """
+    kept_from = (await _ask(url, password, _KEEP, ARCHIVE))[0]
+    if kept_from is None:
+        raise FleetError("the new primary keeps no log for the backups")
+    return int(kept_from)
 
 
 async def _ask(url: str, password: str, query: str, *arguments: str) -> Any:

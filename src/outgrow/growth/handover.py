@@ -21,10 +21,12 @@ from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
 from outgrow.cluster.processes import Processes
-from outgrow.endpoints import Endpoints, Node
+from outgrow.endpoints import Endpoints
 from outgrow.engines import Placement
-from outgrow.errors import FleetError
-from outgrow.growth import settings
+from outgrow.engines.patroni import Patroni
+from outgrow.engines.postgres import Postgres
+from outgrow.errors import FleetError, FleetNotRunning
+from outgrow.growth import archive, settings
 from outgrow.growth.data import postgres_follower as follower
 from outgrow.growth.relocation import TIMELINE_STEP
 from outgrow.growth.step import DECISIVE_EPOCH, Context, Step
@@ -66,8 +68,12 @@ class Handover(ABC):
         """The old nodes are needed no more."""
 
     @abstractmethod
-    def source_url(self, context: Context) -> str:
-        """The old primary, for the fleet's superuser."""
+    def old(self, context: Context) -> Postgres | Patroni:
+        """The nodes that it leaves."""
+
+    @abstractmethod
+    def new(self, context: Context) -> Postgres | Patroni:
+        """Those that it goes to."""
 
     @abstractmethod
     async def copy_url(self, context: Context) -> str:
@@ -77,16 +83,12 @@ class Handover(ABC):
     async def promote(self, context: Context, copy: Any) -> None:
         """Have it accept writes. `copy` is a connection to it."""
 
-    @abstractmethod
-    def nodes(self, context: Context) -> tuple[Node, ...]:
-        """The new nodes, for the endpoints."""
-
     def steps(self) -> tuple[Step, ...]:
         """In order."""
         return (
             Step("prepare", "start nodes with copies", self.prepare, undo=self.unprepare, lasting=True),
             Step("verify", "compare everything", self.verify),
-            Step("switch", "hold writes, promote the copy, switch", self.switch),
+            Step("switch", "hold writes, promote the copy, switch", self.switch, undo=self.unswitch),
             Step("settle", "write outgrow.toml, end what is left", self.settle),
         )
 
@@ -111,8 +113,18 @@ class Handover(ABC):
             await self._switch(context)
         async with Processes(context.state.placement().control) as everybody:
             await everybody.ask("reload")
+        await self._back_up(context, context.after, self.new(context))
         if "held_s" in context.kept:
             context.says(f"writes were held for {context.kept['held_s']:.3f} s")
+
+    async def unswitch(self, context: Context) -> None:
+        """The data stays where it is, and so do its backups."""
+        with contextlib.suppress(FleetNotRunning):
+            await self._back_up(context, context.before, self.old(context))
+
+    async def _back_up(self, context: Context, topology: Topology, database: Postgres | Patroni) -> None:
+        if topology.backup.directory is not None:
+            await archive.go_on(topology, self.place(context), database, lambda each: self.ask(context, each))
 
     async def _fence_again(self, context: Context) -> None:
         """Whoever was cut off may not have come to it. A source that is gone takes no writes anyway."""
@@ -125,9 +137,12 @@ class Handover(ABC):
         """Try until the copy has everything in time. Once it is promoted there is no second attempt."""
         if not await self._follows(context):
             context.says("the copy was promoted, and the switch then cut off: it is made anew.")
+            # Which will not have what the backups have not read of the old primary's log by then.
+            await self._back_up(context, context.before, self.old(context))
             await self.unprepare(context)
             await self.prepare(context)
             await self.verify(context)
+        await self._leave_archive(context)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 await self._switch_once(context)
@@ -137,6 +152,14 @@ class Handover(ABC):
                     raise FleetError(error.message) from error
                 context.says(f"the writes went on: {error.message}. It is tried again")
                 await asyncio.sleep(PAUSE_S)
+
+    async def _leave_archive(self, context: Context) -> None:
+        if context.before.backup.directory is None:
+            return
+        source, copy = self.source_url(context), await self.copy_url(context)
+        told = await archive.leave(source, copy, self.password(context), lambda each: self.ask(context, each))
+        if told:
+            context.says(told)
 
     async def _follows(self, context: Context) -> bool:
         with contextlib.suppress(FleetError):
@@ -182,6 +205,10 @@ class Handover(ABC):
         await self.ask(context, Request("adopt", topology=context.after))
         await self.retire(context)
 
+    def source_url(self, context: Context) -> str:
+        """The old primary, for the fleet's superuser."""
+        return self.old(context).admin_url
+
     async def ask(self, context: Context, request: Request) -> None:
         """The fleet."""
         await control.change(context.directory, request, tell=lambda change: context.says(change.node))
@@ -197,7 +224,7 @@ class Handover(ABC):
             context.after,
             context.directory,
             epoch=before.epoch + 1,
-            nodes=self.nodes(context),
+            nodes=self.new(context).nodes,
             secrets_file=before.secrets_file,
             control=before.control,
         )

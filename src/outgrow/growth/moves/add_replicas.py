@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from outgrow import endpoints
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, replicated, runs_postgres
-from outgrow.endpoints import Node
 from outgrow.engines import pgbouncer, postgres_setup
 from outgrow.engines.patroni import Patroni
 from outgrow.engines.patroni_client import Client, leads_copies
@@ -27,7 +26,7 @@ from outgrow.errors import FleetError, FleetNotRunning
 from outgrow.growth.data import postgres_follower as follower
 from outgrow.growth.handover import READERS_WITHIN_S, Handover
 from outgrow.growth.moves.change_of_front import become
-from outgrow.growth.moves.sqlite_to_postgres import NODES, require_published
+from outgrow.growth.moves.sqlite_to_postgres import SERVER, require_published
 from outgrow.growth.step import Context, Step
 from outgrow.topology import Topology
 
@@ -68,10 +67,10 @@ class AddReplicas(Handover):
         self._claim(context)
         passwords = endpoints.read_secrets(self.place(context).operator_secrets).passwords
         await postgres_setup.provision(
-            self._old(context).server_url, context.before.application.name, passwords
+            self.old(context).server_url, context.before.application.name, passwords
         )
         # The roles come with the data: only when the nodes accept writes there is something to do for them.
-        workloads = [each for each in self._new(context).workloads() if each.name != self._new(context).last]
+        workloads = [each for each in self.new(context).workloads() if each.name != self.new(context).last]
         await self.ask(
             context, Request("start", workloads=tuple(capped(w, context.after) for w in workloads))
         )
@@ -79,23 +78,22 @@ class AddReplicas(Handover):
     def _claim(self, context: Context) -> None:
         if "claimed" in context.kept:
             return
-        require_no_backups(context)
         host = published_host(context)
         context.keep({"host": host})
-        server = self._old(context)
+        server = self.old(context)
         require_published(context, server.url, pgbouncer.url(server.role, host))
-        require_absent(self._new(context).folder, "replicas")
-        shutil.rmtree(self._new(context).etcd_folder, ignore_errors=True)
+        require_absent(self.new(context).folder, "replicas")
+        shutil.rmtree(self.new(context).etcd_folder, ignore_errors=True)
         context.keep({"claimed": True})
 
     async def unprepare(self, context: Context) -> None:
         """End them, and remove their copies."""
         if "claimed" in context.kept:
-            await remove_cluster(self, context, self._new(context))
+            await remove_cluster(self, context, self.new(context))
 
     async def retire(self, context: Context) -> None:
         """The roles are made sure of at the new nodes; the old server ends, and its data goes aside."""
-        new, old = self._new(context), self._old(context)
+        new, old = self.new(context), self.old(context)
         (provision,) = [each for each in new.workloads() if each.name == new.last]
         await self.ask(context, Request("start", workloads=(provision,)))
         with contextlib.suppress(FleetError):
@@ -103,11 +101,8 @@ class AddReplicas(Handover):
                 await self.ask(context, Request("remove", names=(pgbouncer.NAME,)))
                 await follower.until_unused(source, old.role, READERS_WITHIN_S)
         with contextlib.suppress(FleetNotRunning):
-            await self.ask(context, Request("remove", names=NODES))
+            await self.ask(context, Request("remove", names=SERVER))
         await asyncio.to_thread(_put_aside, self.place(context).data / "postgres")
-
-    def source_url(self, context: Context) -> str:
-        return self._old(context).admin_url
 
     async def copy_url(self, context: Context) -> str:
         """The node that follows the old server itself; the others follow that one."""
@@ -116,7 +111,7 @@ class AddReplicas(Handover):
         return f"postgresql://outgrow_admin@{host}:{PORT}/{name}"
 
     async def _first(self, context: Context) -> str:
-        for host in self._new(context).hosts.values():
+        for host in self.new(context).hosts.values():
             if await asyncio.to_thread(leads_copies, host):
                 return host
         raise FleetError("none of the new nodes follows the old server")
@@ -128,14 +123,11 @@ class AddReplicas(Handover):
         await asyncio.to_thread(Client(password).change, "PATCH", host, "/config", {"standby_cluster": None})
         await follower.until_writable(copy)
 
-    def nodes(self, context: Context) -> tuple[Node, ...]:
-        return self._new(context).nodes
-
-    def _old(self, context: Context) -> Postgres:
+    def old(self, context: Context) -> Postgres:
         return Postgres(context.before, self.place(context))
 
-    def _new(self, context: Context) -> Patroni:
-        return Patroni(context.after, self.place(context), source=self._old(context).address)
+    def new(self, context: Context) -> Patroni:
+        return Patroni(context.after, self.place(context), source=self.old(context).address)
 
 
 def _halfway(before: Topology, after: Topology) -> Topology:
@@ -149,15 +141,6 @@ def published_host(context: Context) -> str:
     document = context.state.published()
     assert document is not None
     return str(urlsplit(document.database.shards[0].nodes[0].url).hostname)
-
-
-def require_no_backups(context: Context) -> None:
-    """Raises FleetError: what reads the log for them follows one server, and would not go along."""
-    if context.before.backup.directory is not None:
-        raise FleetError(
-            "the archive of backups does not go along to other nodes",
-            hint="remove the directory under [backup] and start the fleet again; put it back afterwards",
-        )
 
 
 def require_absent(data: Path, what: str) -> None:

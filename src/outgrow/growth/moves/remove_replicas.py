@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, replicated, runs_postgres
-from outgrow.endpoints import Node
 from outgrow.engines.patroni import Patroni
 from outgrow.engines.postgres import COPY, Postgres, room_for
 from outgrow.errors import FleetError, FleetNotRunning
@@ -21,10 +20,9 @@ from outgrow.growth.moves.add_replicas import (
     published_host,
     remove_cluster,
     require_absent,
-    require_no_backups,
 )
 from outgrow.growth.moves.change_of_front import become
-from outgrow.growth.moves.sqlite_to_postgres import NODES
+from outgrow.growth.moves.sqlite_to_postgres import SERVER
 from outgrow.growth.step import Context, Step
 from outgrow.topology import Topology
 
@@ -50,7 +48,7 @@ class RemoveReplicas(Handover):
             return
         self._claim(context)
         new = Postgres(context.after, self.place(context), room=room_for(context.before))
-        workloads = new.follower(self._old(context).replication_url)
+        workloads = new.follower(self.old(context).replication_url)
         await self.ask(
             context, Request("start", workloads=tuple(capped(w, context.after) for w in workloads))
         )
@@ -58,7 +56,6 @@ class RemoveReplicas(Handover):
     def _claim(self, context: Context) -> None:
         if "claimed" in context.kept:
             return
-        require_no_backups(context)
         context.keep({"host": context.state.placement(published_host(context)).neighbour(1)})
         require_absent(self.place(context).data / "postgres", "one PostgreSQL")
         context.keep({"claimed": True})
@@ -68,7 +65,7 @@ class RemoveReplicas(Handover):
         if "claimed" not in context.kept:
             return
         with contextlib.suppress(FleetNotRunning):
-            await self.ask(context, Request("remove", names=NODES))
+            await self.ask(context, Request("remove", names=SERVER))
         for name in ("postgres", "postgres.new"):
             await asyncio.to_thread(shutil.rmtree, self.place(context).data / name, ignore_errors=True)
 
@@ -79,7 +76,7 @@ class RemoveReplicas(Handover):
 
     async def retire(self, context: Context) -> None:
         """The old nodes end, and nothing of them is kept: the copy was compared with them."""
-        old = self._old(context)
+        old = self.old(context)
         with contextlib.suppress(FleetError):
             async with follower.connected(old.admin_url, self.password(context)) as source:
                 await follower.until_unused(source, old.role, READERS_WITHIN_S)
@@ -87,22 +84,16 @@ class RemoveReplicas(Handover):
         with contextlib.suppress(FleetNotRunning):  # the job, so that it is done again next time
             await self.ask(context, Request("remove", names=(COPY,)))
 
-    def source_url(self, context: Context) -> str:
-        return self._old(context).admin_url
-
     async def copy_url(self, context: Context) -> str:
-        return self._new(context).admin_url
+        return self.new(context).admin_url
 
     async def promote(self, context: Context, copy: Any) -> None:
         await follower.promote(copy)
 
-    def nodes(self, context: Context) -> tuple[Node, ...]:
-        return self._new(context).nodes
-
-    def _old(self, context: Context) -> Patroni:
+    def old(self, context: Context) -> Patroni:
         return Patroni(context.before, self.place(context))
 
-    def _new(self, context: Context) -> Postgres:
+    def new(self, context: Context) -> Postgres:
         return Postgres(context.after, self.place(context))
 
 

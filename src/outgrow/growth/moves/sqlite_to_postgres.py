@@ -23,10 +23,8 @@ from outgrow.growth.relocation import Relocation
 from outgrow.growth.step import Context
 from outgrow.topology import Topology
 
-NODES = (
-    *(backup.KEEPER, backup.ARCHIVER, pgbouncer.NAME),
-    *(COPY, "postgres-init", "postgres", "postgres-provision"),
-)
+SERVER = (pgbouncer.NAME, COPY, "postgres-init", "postgres", "postgres-provision")
+NODES = (backup.KEEPER, backup.ARCHIVER, *SERVER)
 
 
 class SqliteToPostgres(Relocation):
