@@ -102,7 +102,11 @@ def test_no_password_is_to_be_seen(cluster: Cluster) -> None:
         shown.append(Path(f"/proc/{pid}/environ").read_text(errors="replace"))
     assert not [secret for secret in secrets if any(secret in text for text in shown)]
     data = cluster.state.placement().data
-    kept = [data / "etcd/tls/etcd.key", *data.glob("replicated/*.json"), *data.glob("replicated/*.pgpass")]
+    kept = [
+        data / "replicated/etcd/tls/etcd.key",
+        *data.glob("replicated/*.json"),
+        *data.glob("replicated/*.pgpass"),
+    ]
     for path in kept:
         assert path.stat().st_mode & 0o077 == 0, path
 

@@ -59,7 +59,7 @@ def require_taken_back(fleet: RunningFleet) -> None:
     """Nothing of the replicas is left."""
     assert nodes(fleet) == 1
     kept = fleet.state.placement().data
-    assert not (kept / "replicated").exists() and not (kept / "etcd").exists()
+    assert not (kept / "replicated").exists()
     names = [node.name for node in fleet.status().nodes]
     assert not {"etcd-1", "postgres-lease", "postgres-1", "postgres-2"}.intersection(names)
     assert not (fleet.state.growth / "journal.jsonl").exists()
@@ -86,8 +86,11 @@ def test_it_grows_and_shrinks_and_nobody_notices(fleet: RunningFleet) -> None:
     assert traffic.wrong == []
     traffic.require_all_there()
     require_taken_back(fleet)
+    require_archived(fleet)
+    assert backups(fleet).copies == 1, "of stage 2: everything after it comes from the log alone"
     fleet.stage = "load-balancer"
     fleet.end()
+    done(fleet, "restore", "--to", "latest", "--yes")
     fleet.start()
     traffic.require_all_there()
 

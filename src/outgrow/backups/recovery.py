@@ -19,7 +19,7 @@ from outgrow import endpoints
 from outgrow.backups import examining
 from outgrow.backups.history import History
 from outgrow.cluster.state import State
-from outgrow.engines.postgres import ADMIN, PORT, find, parameters, room_for
+from outgrow.engines.postgres import ADMIN, PORT, REPLICATION, find, parameters, room_for
 from outgrow.engines.scram import verifier
 from outgrow.errors import FleetError
 from outgrow.supervisor import orphans, process
@@ -129,16 +129,19 @@ class Recovery:
         ready = [str(self._programs / "pg_isready"), "--host", self._host, "--port", str(PORT), "--quiet"]
         return subprocess.run(ready, check=False).returncode == 0
 
-    def set_password(self) -> None:
-        """Of the fleet's superuser, which may have had another one when the copy was made."""
-        password = endpoints.read_secrets(self._state.placement().operator_secrets).passwords["admin"]
+    def set_passwords(self) -> None:
+        """Of the superuser and of the replicas, which may have had others when the copy was made."""
+        known = endpoints.read_secrets(self._state.placement().operator_secrets).passwords
         argv = [*process.unprivileged(), str(self._programs / "postgres"), "--single", "-D", str(self._data)]
         argv += ["-c", f"config_file={self._data / 'restore.conf'}"]
         argv += ["-c", "log_min_error_statement=panic", "postgres"]
-        statement = f"ALTER ROLE {ADMIN} PASSWORD '{verifier(ADMIN, password)}'\n"
-        done = subprocess.run(argv, input=statement, capture_output=True, text=True, check=False)
+        roles = {ADMIN: known["admin"], REPLICATION: known["replication"]}
+        statements = "".join(
+            f"ALTER ROLE {role} PASSWORD '{verifier(role, password)}'\n" for role, password in roles.items()
+        )
+        done = subprocess.run(argv, input=statements, capture_output=True, text=True, check=False)
         if done.returncode or "ERROR" in done.stderr:
-            raise FleetError(f"the password of {ADMIN} cannot be set: {done.stderr.strip()[-300:]}")
+            raise FleetError(f"the passwords cannot be set: {done.stderr.strip()[-300:]}")
         for name in ("restore.conf", "hba-restore.conf"):
             (self._data / name).unlink()
 

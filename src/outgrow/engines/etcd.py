@@ -28,6 +28,9 @@ PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin")
 """Debian's, and that of `make install`: a service's PATH may lack them."""
 
 INSTALL = "apt-get install etcd-server"
+CLUSTER = "replicated"
+"""The folder of a database with replicas, and of all that belongs to it."""
+
 TLS = "outgrow.engines.etcd_tls"
 
 
@@ -37,14 +40,10 @@ class Etcd:
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._program = find()
         self._place = placement
-        self._data = placement.data / NAME
+        # Beside the nodes that it elects among: neither means anything without the other.
+        self._data = placement.data / CLUSTER / NAME
         self.names = tuple(f"{NAME}-{number}" for number in range(1, NODES + 1))
         self.hosts = tuple(placement.neighbour(FIRST + number) for number in range(NODES))
-
-    @property
-    def folder(self) -> Path:
-        """All that the nodes keep."""
-        return self._data
 
     @property
     def certificate(self) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 from outgrow import endpoints
 from outgrow.endpoints import Node
 from outgrow.engines.base import Placement
-from outgrow.engines.etcd import Etcd
+from outgrow.engines.etcd import CLUSTER, Etcd
 from outgrow.engines.postgres import ADMIN, ARCHIVE, PORT, REPLICATION, SETUP, find, parameters, room_for
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
@@ -107,30 +107,27 @@ class Patroni:
 
     @property
     def folder(self) -> Path:
-        """All that the nodes keep."""
+        """All that the nodes and etcd keep."""
         return self._data
-
-    @property
-    def etcd_folder(self) -> Path:
-        """All that etcd keeps."""
-        return self._etcd.folder
 
     def workloads(self) -> tuple[Workload, ...]:
         """etcd, the nodes, the roles. The placement's secrets must have been made."""
         return (*self._etcd.workloads(), self._settings(), *self.servers(), self._provision())
 
     def servers(self) -> tuple[Workload, ...]:
-        """The nodes alone. A new cluster begins with one; later none waits for another."""
-        new = not any((self._data / name).exists() for name in self.hosts)
-        first = next(iter(self.hosts))
+        """The nodes alone. Where there is no data yet, or only at one of them, the others wait for that one:
+        they would make a new cluster, with a database of its own. Later none waits for another.
+        """
+        having = [name for name in self.hosts if self.data(name).exists()]
+        first = (having or list(self.hosts))[0] if len(having) < 2 else ""
         return tuple(
-            self._serve(name, host, (first,) if new and name != first else ("postgres-lease",))
+            self._serve(name, host, (first,) if first and name != first else ("postgres-lease",))
             for name, host in self.hosts.items()
         )
 
     @property
     def _data(self) -> Path:
-        return self._place.data / "replicated"
+        return self._place.data / CLUSTER
 
     def data(self, name: str) -> Path:
         """The data directory of a node."""

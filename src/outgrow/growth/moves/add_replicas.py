@@ -83,7 +83,6 @@ class AddReplicas(Handover):
         server = self.old(context)
         require_published(context, server.url, pgbouncer.url(server.role, host))
         require_absent(self.new(context).folder, "replicas")
-        shutil.rmtree(self.new(context).etcd_folder, ignore_errors=True)
         context.keep({"claimed": True})
 
     async def unprepare(self, context: Context) -> None:
@@ -153,12 +152,11 @@ def require_absent(data: Path, what: str) -> None:
 
 
 async def remove_cluster(move: Handover, context: Context, cluster: Patroni) -> None:
-    """End the nodes and etcd, and remove all that they hold."""
+    """End the nodes and etcd, and remove all that they keep."""
     names = tuple(each.name for each in cluster.workloads())
     with contextlib.suppress(FleetNotRunning):
         await move.ask(context, Request("remove", names=names))
-    for folder in (cluster.folder, cluster.etcd_folder):
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await asyncio.to_thread(shutil.rmtree, cluster.folder, ignore_errors=True)
 
 
 def _put_aside(data: Path) -> None:
