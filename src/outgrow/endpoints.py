@@ -251,6 +251,7 @@ def passwords_of(topology: Topology) -> dict[str, str]:
         "*": topology.database.url,
         "migrations": topology.database.migrations_url,
         "sessions": topology.sessions.url,
+        "cache": topology.cache.url,
         **_own_replicas(topology),
     }
     found = {role: split_password(url)[1] for role, url in urls.items() if url is not None}
@@ -297,8 +298,8 @@ def from_topology(
             max_lag_s=settings.max_lag,
         ),
         cache=Cache(
-            engine=topology.cache.engine,
-            url=cache_url,
+            engine=topology.cache.engine or "memory",
+            url=cache_url or _without_password(topology.cache.url),
             entries_max=topology.cache.entries,
             several=topology.processes > 1,
         ),
@@ -336,12 +337,15 @@ def _own_nodes(topology: Topology, directory: Path) -> tuple[Node, ...]:
     )
 
 
+def _without_password(url: str | None) -> str | None:
+    return split_password(url)[0] if url is not None else None
+
+
 def _sessions(topology: Topology, url: str | None) -> Sessions:
     settings = topology.sessions
-    own = split_password(settings.url)[0] if settings.url is not None else None
     return Sessions(
         engine=settings.engine or "off",
-        url=url or own,
+        url=url or _without_password(settings.url),
         idle_timeout_s=settings.idle_timeout,
         lifetime_s=settings.lifetime,
         size_bytes_max=settings.size,

@@ -13,6 +13,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 
 from outgrow import endpoints
 from outgrow.engines import redis as engine
+from outgrow.engines import redis_sessions
 from outgrow.errors import EngineMissing
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.redis import in_file, program
@@ -68,7 +69,7 @@ def password(fleet: RunningFleet) -> str:
 
 
 def client(fleet: RunningFleet, user: str, secret: str | None) -> Any:
-    address = fleet.node(engine.NAME).address
+    address = fleet.node(redis_sessions.NAME).address
     assert address is not None
     host, _, port = address.rpartition(":")
     return redis.asyncio.Redis(host=host, port=int(port), username=user, password=secret, protocol=2)
@@ -152,7 +153,7 @@ def test_no_password_is_to_be_seen(fleet: RunningFleet) -> None:
 
 
 def test_it_runs_without_root_and_is_known_as_ours(fleet: RunningFleet) -> None:
-    pid = fleet.node(engine.NAME).pid
+    pid = fleet.node(redis_sessions.NAME).pid
     assert pid is not None and pid in fleet.pids()
     mapped = Path(f"/proc/{pid}/uid_map").read_text().split()
     status = Path(f"/proc/{pid}/status").read_text()
@@ -167,11 +168,11 @@ def test_killed_and_back_with_its_sessions(tmp_path: Path) -> None:
         with httpx.Client(base_url=fleet.url, timeout=10) as visitor:
             assert visitor.get("/visit").json() == 1
             cookie = dict(visitor.cookies)
-            data = fleet.state.placement().data / engine.NAME
+            data = fleet.state.placement().data / redis_sessions.NAME
             wait_until(lambda: in_file(data, b'"visits":1'), "the session in the append-only file")
-            fleet.kill(engine.NAME)
+            fleet.kill(redis_sessions.NAME)
             assert visitor.get("/plain").json() == "plain"
-            wait_until(lambda: fleet.node(engine.NAME).restarts == 1, "the death to be seen")
+            wait_until(lambda: fleet.node(redis_sessions.NAME).restarts == 1, "the death to be seen")
             wait_until(lambda: visitor.get("/visit").status_code == 200, "the sessions again")
             assert visitor.get("/visit").json() == 3
             assert dict(visitor.cookies) == cookie

@@ -47,7 +47,7 @@ async def again(visitor: Visitor) -> dict[str, object]:
 async def test_killed_in_the_middle_and_started_again(server: RedisServer, sessions: Sessions) -> None:
     """Writers never stop. Whatever was acknowledged is there afterwards; the rest was told to have failed."""
     server.kill()
-    await asyncio.to_thread(server.start, fsync="always")
+    await asyncio.to_thread(server.start, appendfsync="always")
     visitor = Visitor(sessions)
     async with visitor.request() as session:
         session["begun"] = True
@@ -78,7 +78,7 @@ async def test_killed_in_the_middle_and_started_again(server: RedisServer, sessi
             await asyncio.sleep(0.2)
             server.kill()
             await asyncio.sleep(0.3)
-            await asyncio.to_thread(server.start, fsync="always")
+            await asyncio.to_thread(server.start, appendfsync="always")
             assert len(failed) > before[1]
             await again(visitor)
         await asyncio.sleep(0.2)

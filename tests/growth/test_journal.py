@@ -107,6 +107,21 @@ def test_which_move() -> None:
         move_between(ONE, own)
 
 
+def test_the_cache_is_a_move_of_its_own() -> None:
+    for earlier in ("separate-database", "scale-out", "load-balancer", "replication"):
+        before = stages.apply(ONE, earlier)
+        cached = stages.apply(before, "cache")
+        assert move_between(before, cached).name == move_between(cached, before).name == "move-cache"
+    stateless = stages.apply(stages.apply(TWO, "cache"), "stateless")
+    assert move_between(stages.apply(stateless, "cache"), stateless).name == "move-sessions"
+    with pytest.raises(Misuse, match="more than one move: sessions and cache") as caught:
+        move_between(stateless, stages.apply(stateless, "load-balancer"))
+    assert "one stage at a time" in caught.value.hint
+    own = parse('stage = "cache"\n[cache]\nurl = "redis://h"\n')
+    with pytest.raises(Misuse, match="no live move"):
+        move_between(stages.apply(TWO, "replication"), own)
+
+
 LINES = st.lists(
     st.sampled_from(
         (

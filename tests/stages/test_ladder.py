@@ -10,7 +10,7 @@ from outgrow.stages import LADDER, Stage
 from outgrow.topology import STAGES, Topology, parse
 from tests.support.source import ROOT, SOURCE
 
-BUILT = {1, 2, 3, 4, 5, 8}
+BUILT = {1, 2, 3, 4, 5, 6, 8}
 
 
 def test_eleven_stages_in_order_under_the_names_of_the_topology() -> None:
@@ -114,7 +114,7 @@ def test_what_is_not_built_says_so(stage: Stage) -> None:
     assert caught.value.exit_code == 2
     assert caught.value.hint == (
         "built so far: 1 single-server, 2 separate-database, 3 scale-out, 4 load-balancer, 5 replication, "
-        "8 stateless"
+        "6 cache, 8 stateless"
     )
 
 
@@ -162,18 +162,32 @@ def test_back_to_stage_1() -> None:
 
 
 AS_MANY_REPLICAS = "database.replicas = 0"
-"""As there were: stage 8 does not bring what stage 5 does."""
+AS_BEFORE = f'{AS_MANY_REPLICAS}\ncache.engine = "memory"'
+"""Stage 8 does not bring what stages 5 and 6 do."""
+
+
+def test_to_stage_6_and_back() -> None:
+    for earlier in ("", "stage = 3", "stage = 4", 'stage = 4\ncache.engine = "off"'):
+        assert stages.apply(parse(earlier), 6) == parse(f"stage = 6\n{AS_MANY_REPLICAS}")
+    grown = stages.apply(parse("stage = 5"), 6)
+    assert grown == parse("stage = 6") and (grown.cache.engine, grown.database.replicas) == ("redis", 2)
+    assert stages.apply(grown, 5) == parse("stage = 5")
+    assert stages.apply(parse("stage = 8"), 6) == parse('stage = 6\nsessions.engine = "database"')
+    assert parse('stage = 6\ncache.engine = "off"').cache.engine == "off", "what the file says counts"
+    own = parse('stage = 6\ncache.url = "redis://h"')
+    assert stages.apply(own, 5).cache == own.cache, "a Redis of one's own stays what it is"
 
 
 def test_to_stage_8_and_back() -> None:
     for earlier in ("", "stage = 3", "stage = 4", 'stage = 4\nsessions.engine = "database"'):
-        assert stages.apply(parse(earlier), 8) == parse(f"stage = 8\n{AS_MANY_REPLICAS}")
-    assert stages.apply(parse("stage = 5"), 8) == parse("stage = 8")
+        assert stages.apply(parse(earlier), 8) == parse(f"stage = 8\n{AS_BEFORE}")
+    assert stages.apply(parse("stage = 5"), 8) == parse('stage = 8\ncache.engine = "memory"')
+    assert stages.apply(parse("stage = 6"), 8) == parse("stage = 8")
     assert stages.apply(parse("stage = 8"), 4) == parse('stage = 4\nsessions.engine = "database"')
     assert stages.apply(parse("stage = 8"), 2) == parse('stage = 2\nsessions.engine = "database"')
     assert parse('stage = 8\nsessions.engine = "off"').sessions.engine == "off", "what the file says counts"
     tuned = "stage = 4\nbalancer.layer = 4\napplication.servers = 5"
-    wanted = f"{tuned.replace('stage = 4', 'stage = 8')}\n{AS_MANY_REPLICAS}"
+    wanted = f"{tuned.replace('stage = 4', 'stage = 8')}\n{AS_BEFORE}"
     assert stages.apply(parse(tuned), 8) == parse(wanted)
 
 

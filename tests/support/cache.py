@@ -15,20 +15,24 @@ from pathlib import Path
 from redis import Redis
 
 from outgrow import endpoints
+from outgrow.engines import redis, redis_cache
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Position, Writer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.cache.shared import Shared
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Announcer, Message, Scope
+from outgrow.workload import Address
 from tests.support.ports import free_port
 from tests.support.redis import program
 
 HOST = "127.0.0.1"
+APPLICATION = "test"
+TESTS = "tests"
 
 
 class CacheServer:
-    """Empty at every start. `stop` leaves nothing behind."""
+    """As the fleet runs it: its settings, its users. Empty at every start. `stop` leaves nothing behind."""
 
     def __init__(self, memory: str = "64mb") -> None:
         self._program, self._memory = program(), memory
@@ -40,12 +44,12 @@ class CacheServer:
     @property
     def url(self) -> str:
         """Without the password."""
-        return f"redis://default@{HOST}:{self.port}"
+        return f"redis://{APPLICATION}@{HOST}:{self.port}"
 
     @property
     def client(self) -> Redis:
         """For what only a test does."""
-        return Redis(host=HOST, port=self.port, password=self.password, decode_responses=True)
+        return Redis(HOST, self.port, username=TESTS, password=self.password, decode_responses=True)
 
     def end_doubts(self) -> None:
         """As if the longest COMMIT had taken its time."""
@@ -55,11 +59,11 @@ class CacheServer:
 
     def start(self) -> None:
         """Start it; whoever connects waits by itself."""
-        settings = self.directory / "redis.conf"
-        settings.write_text(
-            f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\nsave ''\nappendonly no\n"
-            f"dir {self.directory}\nmaxmemory {self._memory}\nmaxmemory-policy volatile-lru\n"
-        )
+        settings, access = self.directory / "redis.conf", self.directory / "access.conf"
+        users = redis_cache.users(APPLICATION, self.password, self.password)
+        access.write_text(users + redis.user(TESTS, self.password, "~* &* +@all"))
+        more = {**redis_cache.settings(1, "lru"), "maxmemory": self._memory}
+        settings.write_text(redis.configuration(Address(HOST, self.port), self.directory, access, more))
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen([self._program, settings], stdout=log, stderr=log)
 
@@ -120,7 +124,7 @@ class Process:
         self.shared = Shared(
             settings,
             server.password,
-            "test",
+            APPLICATION,
             tags=self.cache.tags,
             written=data.written,
             message=lambda tags: Message("tasks", ",".join(tags).encode()),

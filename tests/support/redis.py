@@ -10,16 +10,19 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
-from outgrow.engines import redis
-from outgrow.engines.redis_ready import answers
+from outgrow.engines import redis, redis_cache, redis_sessions
+from outgrow.engines.redis_client import Account, answers
 from outgrow.errors import EngineMissing
+from outgrow.workload import Address
 from tests.support.fleets import wait_until
 from tests.support.lacking import lacking
 from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 USER = "test"
+OPERATOR = "operator-of-tests"
 
 
 def program() -> Path:
@@ -41,10 +44,11 @@ def in_file(directory: Path, text: bytes) -> bool:
 
 
 class RedisServer:
-    """A server with a folder and a port of its own. `stop` leaves nothing behind."""
+    """A server for one tier, with a folder and a port of its own. `stop` leaves nothing behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, tier: Literal["sessions", "cache"] = "sessions") -> None:
         self._program = program()
+        self._tier = tier
         self.directory = Path(tempfile.mkdtemp(prefix="outgrow-test-redis-"))
         self.port = free_port()
         self.password = secrets.token_hex(16)
@@ -55,18 +59,29 @@ class RedisServer:
         """Without the password."""
         return f"redis://{USER}@{HOST}:{self.port}"
 
-    def start(self, *, memory: str = "64mb", fsync: str = "everysec") -> None:
-        """Start it and wait until it answers. With fsync "always" a kill takes nothing acknowledged."""
+    @property
+    def account(self) -> Account:
+        """The application's."""
+        return Account(HOST, self.port, USER, self.password)
+
+    def start(self, *, memory: str = "64mb", **more: str) -> None:
+        """Start it, with this said differently, and wait until it answers."""
         access, settings = self.directory / "access.conf", self.directory / "redis.conf"
-        access.write_text(redis.permissions(USER, self.password))
-        written = redis.configuration(HOST, self.port, self.directory, access)
-        settings.write_text(written.replace(redis.MEMORY, memory).replace("everysec", fsync))
+        usual: redis.Settings = redis_sessions.SETTINGS
+        users = redis_sessions.users(USER, self.password)
+        if self._tier == "cache":
+            usual, users = redis_cache.settings(64, "lru"), redis_cache.users(USER, self.password, OPERATOR)
+        access.write_text(users)
+        other = {name.replace("_", "-"): value for name, value in more.items()}
+        address = Address(HOST, self.port)
+        said = redis.configuration(address, self.directory, access, {**usual, "maxmemory": memory, **other})
+        settings.write_text(said)
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self._program, settings], stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 20
-        while not answers(HOST, self.port, USER, self.password):
+        while not answers(self.account):
             assert time.monotonic() < deadline and self.process.poll() is None, (
                 self.directory / "log"
             ).read_text()

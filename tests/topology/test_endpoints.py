@@ -37,7 +37,8 @@ durability = "normal"
 max_lag = "2s"
 replica_urls = ["postgresql://me:hunter5@replica.internal/app"]
 [cache]
-engine = "off"
+engine = "redis"
+url = "redis://me:hunter6@cache.internal"
 entries = 5
 [queue]
 workers = 3
@@ -194,7 +195,7 @@ def test_any_password_comes_out_of_a_url(password: str) -> None:
 def test_no_secret_of_outgrow_toml_is_in_the_document() -> None:
     made = endpoints.from_topology(parse(FULL), Path("/srv"), secrets_file="/srv/secrets.json")
     text = msgspec.json.encode(made).decode() + repr(made)
-    for secret in ("hunt", "er2", "hunter3", "hunter4", "tell-nobody", "API_KEY"):
+    for secret in ("hunt", "er2", "hunter3", "hunter4", "hunter6", "tell-nobody", "API_KEY"):
         assert secret not in text
 
 
@@ -207,6 +208,7 @@ def test_every_password_has_its_role() -> None:
         "*": "hunt/er2",
         "migrations": "hunter3",
         "sessions": "hunter4",
+        "cache": "hunter6",
         "replica-1": "hunter5",
     }
     assert endpoints.passwords_of(parse("")) == {}
@@ -240,7 +242,7 @@ def test_everything_that_the_topology_says_is_in_the_document() -> None:
             replication="async",
             max_lag_s=2.0,
         ),
-        cache=endpoints.Cache(engine="off", entries_max=5),
+        cache=endpoints.Cache(engine="redis", url="redis://me@cache.internal", entries_max=5),
         queue=endpoints.Queue(engine="database", workers=3),
         sessions=endpoints.Sessions(
             engine="redis",
@@ -325,6 +327,16 @@ def test_the_fleet_says_where_its_sessions_are() -> None:
         parse('sessions.engine = "redis"'), Path("/srv"), sessions_url="redis://app@127.7.0.2:6379"
     )
     assert made.sessions == endpoints.Sessions(engine="redis", url="redis://app@127.7.0.2:6379")
+
+
+def test_the_fleet_says_where_its_cache_is() -> None:
+    made = endpoints.from_topology(
+        parse("stage = 6"),
+        Path("/srv"),
+        nodes=(Node("db", "postgresql://app@127.7.0.1/app"),),
+        cache_url="redis://app@127.7.0.3:6379",
+    )
+    assert made.cache == endpoints.Cache(engine="redis", url="redis://app@127.7.0.3:6379", several=True)
 
 
 # --- What a process finds ----------------------------------------------------------------------------

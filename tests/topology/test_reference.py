@@ -110,6 +110,8 @@ def test_what_is_commented_out_is_right_too() -> None:
     own = {"database.url", "database.migrations_url"}
     sessions = f'sessions.engine = "redis"\nsessions.url = "{DOCUMENTED["sessions.url"]}"'
     assert parse(sessions, environment={"REDIS_PASSWORD": "r"}).sessions.url
+    cache = f'cache.engine = "redis"\ncache.url = "{DOCUMENTED["cache.url"]}"'
+    assert parse(cache, environment={"REDIS_PASSWORD": "r"}).cache.url
     for line in ("engine", "file", "programs"):
         assert f"database.{line}" in DOCUMENTED
     database = "\n".join(f"{path} = {as_toml(DOCUMENTED[path])}" for path in sorted(own))

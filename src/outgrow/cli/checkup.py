@@ -33,7 +33,7 @@ EXTRAS = {
     "postgres": "Talk to PostgreSQL (stage 2 on)",
     "fleet": "Run PostgreSQL on this machine (stage 2 on)",
     "balancer": "Balance load between servers (stage 4 on)",
-    "redis": "Keep sessions in Redis (sessions.engine)",
+    "redis": "Keep sessions and a shared cache in Redis (stage 6 on)",
     "otlp": "Send traces (telemetry.otlp_endpoint)",
 }
 """What each extra of the package is for; all of them are looked at."""
@@ -128,7 +128,7 @@ def _extras_needed(topology: Topology | None) -> set[str]:
         needed.add("postgres")
     if _runs_postgres(topology) and topology.database.programs is None:
         needed.add("fleet")
-    if topology.sessions.engine == "redis":
+    if "redis" in (topology.sessions.engine, topology.cache.engine):
         needed.add("redis")
     if topology.telemetry.otlp_endpoint is not None:
         needed.add("otlp")
@@ -197,10 +197,11 @@ def _envoy(topology: Topology | None) -> Iterator[Check]:
 
 
 def _redis(topology: Topology | None) -> Check:
-    """The program that the fleet runs for the sessions."""
+    """The program that the fleet runs for the sessions and the cache."""
     from outgrow.engines import redis
 
-    needed = topology is not None and topology.sessions.engine == "redis" and topology.sessions.url is None
+    tiers = (topology.sessions, topology.cache) if topology is not None else ()
+    needed = any(each.engine == "redis" and each.url is None for each in tiers)
     try:
         found = redis.find()
     except EngineMissing as error:

@@ -50,8 +50,11 @@ def _endpoints(topology: Topology, directory: Path) -> Iterator[Path]:
     state.create()
     state.keep_secrets(topology)
     document = endpoints.from_topology(topology, placement.application, secrets_file=str(placement.secrets))
-    # Nobody visits such a program, and the server of the sessions may be one that the fleet runs.
+    # Nobody visits such a program, and the server of the sessions may be one that the fleet runs. So may that
+    # of the cache, which begins empty.
     document = replace(document, sessions=endpoints.Sessions())
+    if document.cache.engine == "redis" and document.cache.url is None:
+        document = replace(document, cache=replace(document.cache, engine="memory"))
     with tempfile.TemporaryDirectory(prefix="outgrow-") as folder:
         path = Path(folder) / "endpoints.json"
         endpoints.write(path, document)

@@ -7,6 +7,7 @@
 {"command": "adopt", "topology": {...}}   ->  {"done": true}: the fleet is this topology from now on
 {"command": "become", "topology": {...}}  ->  {"change": {...}} ... {"done": true}: see front.py
 {"command": "sessions", "sessions": {...}}  ->  {"done": true}: published that they are there from now on
+{"command": "cache", "cache": {...}}  ->  likewise: that the cache is there
 {"command": "count", "servers": 3}        ->  likewise: so many application servers, for the autoscaler
 {"command": "deploy", "topology": {...}, "release": 7}  ->  likewise: see rollout.py
 {"command": "topology"}                   ->  {"topology": {...}}: what runs, without its secrets
@@ -27,7 +28,7 @@ import msgspec
 
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Status
-from outgrow.endpoints import Sessions
+from outgrow.endpoints import Cache, Sessions
 from outgrow.errors import FleetBusy, FleetError, FleetNotRunning, OutgrowError, StateUnreadable, tell, told
 from outgrow.supervisor import orphans
 from outgrow.supervisor.limits import Limits
@@ -46,13 +47,24 @@ class Request(msgspec.Struct, omit_defaults=True):
     """What is asked."""
 
     command: Literal[
-        "status", "down", "start", "remove", "adopt", "become", "sessions", "count", "deploy", "topology"
+        "status",
+        "down",
+        "start",
+        "remove",
+        "adopt",
+        "become",
+        "sessions",
+        "cache",
+        "count",
+        "deploy",
+        "topology",
     ]
     measured: bool = True
     workloads: tuple[Workload, ...] = ()
     names: tuple[str, ...] = ()
     topology: Topology | None = None
     sessions: Sessions | None = None
+    cache: Cache | None = None
     servers: int = 0
     release: int = 0
 
@@ -76,6 +88,7 @@ class Controlled(Protocol):
     async def remove(self, names: Collection[str]) -> None: ...
     async def adopt(self, topology: Topology) -> None: ...
     def keep_sessions(self, sessions: Sessions) -> None: ...
+    def keep_cache(self, cache: Cache) -> None: ...
     async def become(self, topology: Topology) -> None: ...
     async def count(self, servers: int) -> None: ...
     async def deploy(self, topology: Topology, release: int) -> None: ...
@@ -163,6 +176,8 @@ class Control:
                 await fleet.count(request.servers)
             case "sessions" if request.sessions is not None:
                 fleet.keep_sessions(request.sessions)
+            case "cache" if request.cache is not None:
+                fleet.keep_cache(request.cache)
             case "become" if topology is not None:
                 await fleet.become(topology)
             case "deploy" if topology is not None:

@@ -21,7 +21,7 @@ from outgrow.cluster.rollout import Rollout, Version, deployed
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Backups, NodeStatus, Status, judged
 from outgrow.endpoints import Endpoints
-from outgrow.engines import autoscaler, dashboard
+from outgrow.engines import autoscaler, dashboard, redis, redis_cache, redis_sessions
 from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.limits import Limits
@@ -41,8 +41,7 @@ Tell = Callable[[Change], None]
 GIVEN_UP_WITHIN_S = 5.0
 """So long after its time-out Patroni has taken a replica that hangs off the list of those who confirm."""
 
-SESSIONS_NODE = 250
-"""The last part of the address of the sessions' server: out of the way of servers that are counted."""
+LOCAL = "127.0.0.1"
 
 
 class Fleet:
@@ -140,10 +139,17 @@ class Fleet:
 
     def keep_sessions(self, sessions: endpoints.Sessions) -> None:
         """Publish where sessions are from now on. Whoever asks for it has the processes obey."""
+        self._publish(sessions=sessions)
+
+    def keep_cache(self, cache: endpoints.Cache) -> None:
+        """Publish where the cache is from now on, likewise."""
+        self._publish(cache=cache)
+
+    def _publish(self, **changes: Any) -> None:
         path = self._state.placement().endpoints
         before = endpoints.read(path)
-        if before.sessions != sessions:
-            endpoints.write(path, replace(before, sessions=sessions, epoch=before.epoch + 1))
+        if replace(before, **changes) != before:
+            endpoints.write(path, replace(before, **changes, epoch=before.epoch + 1))
             self._state.epoch = before.epoch + 1
             self._state.note(self._state.notes)
 
@@ -330,23 +336,23 @@ class Fleet:
         data = releases.data(self._place, self._topology)
         self._state.releases = releases.current(self._place, self._state.releases, data)
         releases.tidy(self._place, self._state.releases, releases.number(self._place))
-        sessions_host = "127.0.0.1"
         growing = self._state.growing()
         moving = plan.sessions_under_way(self._topology, before) if growing else None
-        if moving is not None or plan.runs_redis(self._topology):
-            from outgrow.engines.redis import PORT as REDIS_PORT
-
-            sessions_host = self._state.free_host((SESSIONS_NODE, REDIS_PORT))
+        away = moving is not None or plan.runs_sessions(self._topology)
         self._state.keep_secrets(self._topology)
         planned = plan.plan(
             self._topology,
             self._place,
             epoch=self._state.next_epoch(before.epoch if before is not None else 0),
             dashboard_port=self._dashboard_port(),
-            sessions_host=sessions_host,
+            sessions_host=self._redis_host(redis_sessions.NODE) if away else LOCAL,
+            cache_host=self._redis_host(redis_cache.NODE) if plan.runs_cache(self._topology) else LOCAL,
             moving=moving,
         )
         return planned._replace(document=plan.continued(planned.document, before))
+
+    def _redis_host(self, node: int) -> str:
+        return self._state.free_host((node, redis.PORT))
 
     def _scaled(self) -> int:
         """How many servers the autoscaler had last, unless outgrow.toml says another number since then."""

@@ -42,9 +42,14 @@ def replicated(topology: Topology) -> bool:
     return runs_postgres(topology) and topology.database.copies > 0
 
 
-def runs_redis(topology: Topology) -> bool:
+def runs_sessions(topology: Topology) -> bool:
     """Whether the fleet itself runs the Redis of this topology's sessions."""
     return topology.sessions.engine == "redis" and topology.sessions.url is None
+
+
+def runs_cache(topology: Topology) -> bool:
+    """Whether the fleet itself runs the Redis of this topology's cache."""
+    return topology.cache.engine == "redis" and topology.cache.url is None
 
 
 def runs_pgbouncer(topology: Topology) -> bool:
@@ -61,6 +66,7 @@ def plan(
     epoch: int,
     dashboard_port: int,
     sessions_host: str = "127.0.0.1",
+    cache_host: str = "127.0.0.1",
     moving: endpoints.Sessions | None = None,
 ) -> Plan:
     """What this topology needs at this place. Raises EngineMissing.
@@ -80,20 +86,26 @@ def plan(
         servers = (*servers, *(capped(each, topology) for each in pooler.workloads()))
         nodes = (Node(endpoints.DATABASE, pooler.url, pooled=True),)
         application.after = (*application.after, pooler.last)
-    sessions_url = None
-    if runs_redis(topology) or moving is not None:
-        from outgrow.engines.redis import Redis
+    sessions = cache = None
+    if runs_sessions(topology) or moving is not None:
+        from outgrow.engines.redis_sessions import RedisSessions
 
-        redis = Redis(topology, placement._replace(host=sessions_host))
+        sessions = RedisSessions(topology, placement._replace(host=sessions_host))
+    if runs_cache(topology):
+        from outgrow.engines.redis_cache import RedisCache
+
+        cache = RedisCache(topology, placement._replace(host=cache_host))
+    for redis in (each for each in (sessions, cache) if each is not None):
         servers = (*servers, *(capped(each, topology) for each in redis.workloads()))
-        sessions_url = redis.url
         application.after = (*application.after, redis.last)
+    sessions_url = sessions.url if sessions is not None else None
     document = endpoints.from_topology(
         topology,
         placement.application,
         epoch=epoch,
         nodes=nodes,
         sessions_url=sessions_url,
+        cache_url=cache.url if cache is not None else None,
         secrets_file=str(placement.secrets),
         control=str(placement.control),
     )

@@ -26,6 +26,7 @@ from outgrow import endpoints
 from outgrow.cluster.status import Autoscaling, Backups
 from outgrow.endpoints import Endpoints, Secrets
 from outgrow.engines import Placement
+from outgrow.engines.redis_cache import OPERATOR_ROLE
 from outgrow.errors import FleetBusy, FleetError, StateUnreadable
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.orphans import Note
@@ -242,13 +243,15 @@ class State:
             roles.append("replication")
         if topology.sessions.url is None and (topology.sessions.engine == "redis" or "sessions" in known):
             roles.append("sessions")  # known: sessions may still be on their way out of Redis
+        if topology.cache.url is None and (topology.cache.engine == "redis" or "cache" in known):
+            roles += ["cache", OPERATOR_ROLE]
         passwords = {role: known.get(role) or secrets.token_hex(24) for role in roles}
         passwords |= endpoints.passwords_of(topology)
         key = application.application if application is not None else secrets.token_hex(32)
         if topology.application.secret is not None:
             key = endpoints.secrets_of(topology.application.secret).application
         _write_changed(place.operator_secrets, operator, Secrets(application=key, passwords=passwords))
-        passwords = {role: passwords[role] for role in ("*", "sessions") if role in passwords}
+        passwords = {role: passwords[role] for role in ("*", "sessions", "cache") if role in passwords}
         _write_changed(place.secrets, application, Secrets(application=key, passwords=passwords))
 
     def free_host(self, *wanted: tuple[int, int]) -> str:

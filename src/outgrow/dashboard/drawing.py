@@ -43,6 +43,7 @@ ENGINES = {
     "memory": "in memory",
     "database": "in the database",
     "redis-sessions": "Redis",
+    "redis-cache": "Redis",
 }
 
 
@@ -121,6 +122,8 @@ def _node_box(node: Node, front: Front, whole: Tally) -> Box:
         figures = [*_replica_figures(front.replicas[node.name]), *figures]
     elif node.tier == "database":
         figures = [*_query_figures(whole), *figures]
+    elif node.tier == "cache":
+        figures = [Figure("hits", whole.hit_share, "share"), *figures]
     elif node.tier == "pooler":
         figures = [Figure("queries", _queries(whole), "rate"), *figures]
     replica = front.replicas.get(node.name)

@@ -15,7 +15,8 @@ TABLE = {
     "patroni": "outgrow.engines.patroni:Patroni",
     "pgbouncer": "outgrow.engines.pgbouncer:PgBouncer",
     "postgres": "outgrow.engines.postgres:Postgres",
-    "redis": "outgrow.engines.redis:Redis",
+    "redis-cache": "outgrow.engines.redis_cache:RedisCache",
+    "redis-sessions": "outgrow.engines.redis_sessions:RedisSessions",
 }
 
 

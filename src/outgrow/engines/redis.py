@@ -1,9 +1,10 @@
-"""Redis, or Valkey, as a node of its own, on an own loopback address: for the sessions.
+"""Redis, or Valkey, as a node of its own, on an own loopback address: what all of them have in common.
 
-    redis-sessions   service   a password over TCP, no Unix socket; what is in it survives a restart
+    redis_sessions.py   what is in it survives a restart, and nothing is forgotten before its time
+    redis_cache.py      what is in it may vanish at any time, and does when there is no room
 
-One user, the application's, which may read and write the application's sessions and nothing else: no other
-key, no other command. The default user is off. The server holds a hash of the password alone.
+Each has a password over TCP and no Unix socket. The application's user may do what its tier needs, to that
+tier's keys, and nothing else. The default user is off. The server holds hashes of passwords alone.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import re
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from outgrow import endpoints
 from outgrow.engines.base import Placement
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
 from outgrow.workload import Address, File, Probe, Stop, Workload
 
-NAME = "redis-sessions"
 PORT = 6379
 VERSION_MIN = 7
 PROGRAMS = ("redis-server", "valkey-server")
@@ -30,46 +32,56 @@ PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin")
 
 INSTALL = "apt-get install redis-server"
 READY = "outgrow.engines.redis_ready"
-MEMORY = "256mb"
-COMMANDS = "+hmget +hget +hset +pexpire +del +scan +evalsha +script|load +ping"
-"""Those that sessions need. By SCAN they are found that have to go to another store."""
+
+Settings = Mapping[str, str | int]
 
 
-class Redis:
-    """One server. Raises EngineMissing when no program fits."""
+class Redis(ABC):
+    """One server of one tier, whose name is also that of the password. Raises EngineMissing."""
+
+    last: ClassVar[str]
+    tier: ClassVar[str]
 
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._program = find()
-        self._name = topology.application.name
+        self._topology = topology
         self._place = placement
-        self.last = NAME
+
+    @abstractmethod
+    def settings(self) -> Settings:
+        """How much it keeps, for how long, and where."""
+
+    @abstractmethod
+    def users(self) -> str:
+        """Who may do what: the file of its users. The placement's secrets must have been made."""
 
     @property
     def url(self) -> str:
         """For the application. It holds no password."""
-        return f"redis://{self._name}@{self._place.host}:{PORT}"
+        return f"redis://{self._topology.application.name}@{self._place.host}:{PORT}"
 
     def workloads(self) -> tuple[Workload, ...]:
-        """The server alone. The placement's secrets must have been made."""
-        data = self._place.data / NAME
-        settings, access = self._place.data / f"{NAME}.conf", self._place.data / f"{NAME}-access.conf"
-        password = endpoints.read_secrets(self._place.secrets).passwords["sessions"]
+        """The server alone."""
+        folder = self._place.data
+        data = folder / self.last
+        settings, access = folder / f"{self.last}.conf", folder / f"{self.last}-access.conf"
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        address = Address(self._place.host, PORT)
         return (
             Workload(
-                name=NAME,
-                tier="sessions",
+                name=self.last,
+                tier=self.tier,
                 argv=(str(self._program), str(settings)),
                 environment={"OUTGROW_SECRETS": str(self._place.secrets)},
                 files=(
-                    File(str(settings), configuration(self._place.host, PORT, data, access), 0o600),
-                    File(str(access), permissions(self._name, password), 0o600),
+                    File(str(settings), configuration(address, data, access, self.settings()), 0o600),
+                    File(str(access), self.users(), 0o600),
                 ),
                 # An open port is not enough: while it reads its data it accepts, and refuses commands.
                 readiness=Probe(
                     "command",
-                    Address(self._place.host, PORT),
-                    argv=(sys.executable, "-m", READY, self.url),
+                    address,
+                    argv=(sys.executable, "-m", READY, self.url, self.tier),
                     timeout_s=120,
                 ),
                 stop=Stop("TERM", grace_s=10),
@@ -78,22 +90,18 @@ class Redis:
         )
 
 
-def configuration(host: str, port: int, data: Path, access: Path) -> str:
-    """redis.conf. What was kept more than two seconds ago survives even a power cut."""
-    settings = {
-        "bind": host,
+def configuration(address: Address, data: Path, access: Path, more: Settings) -> str:
+    """redis.conf: what every one has, and what the tier wants."""
+    settings: Settings = {
+        "bind": address.host,
         # Else its own connections come from 127.0.0.1, and replicas are known by the wrong address.
-        "bind-source-addr": host,
-        "port": port,
+        "bind-source-addr": address.host,
+        "port": address.port,
         "dir": f'"{data}"',
         "aclfile": f'"{access}"',
         "databases": 1,
-        "appendonly": "yes",
-        "appendfsync": "everysec",
         "save": '""',
-        "maxmemory": MEMORY,
-        # To refuse a new session is told; to forget one logs somebody out.
-        "maxmemory-policy": "noeviction",
+        **more,
         # A title would be written over the environment, by which the fleet knows its own.
         "set-proc-title": "no",
         "daemonize": "no",
@@ -103,17 +111,10 @@ def configuration(host: str, port: int, data: Path, access: Path) -> str:
     return "\n".join(["# Written by Outgrow at every start: edit outgrow.toml instead.", *lines, ""])
 
 
-def permissions(name: str, password: str) -> str:
-    """The file of its users: the application's, with the least that it must be able to do.
-
-    Nobody can be the default user, but in its name the server reads its own file at a start: without
-    rights it would pass over every transaction there, and lose what is in it.
-    """
+def user(name: str, password: str, rights: str) -> str:
+    """One line of the file of users: what it may do beyond nothing."""
     hashed = hashlib.sha256(password.encode()).hexdigest()
-    return (
-        "user default off resetpass ~* &* +@all\n"
-        f"user {name} on #{hashed} ~outgrow:{name}:session:* resetchannels -@all {COMMANDS}\n"
-    )
+    return f"user {name} on #{hashed} resetchannels -@all {rights}\n"
 
 
 def find() -> Path:

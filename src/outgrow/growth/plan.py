@@ -7,6 +7,9 @@ from outgrow.growth.moves import MOVES
 from outgrow.growth.step import Move
 from outgrow.topology import Topology
 
+TIERS = ("database", "sessions", "cache")
+"""What no move changes together with another of them."""
+
 
 def move_between(before: Topology, after: Topology) -> Move:
     """The move. Raises Misuse when there is none, or nothing to do."""
@@ -26,6 +29,13 @@ def move_between(before: Topology, after: Topology) -> Move:
             f"from stage {before.stage} to stage {after.stage} is more than one move",
             hint="go one stage at a time: the database by itself, then the servers "
             "(`outgrow grow separate-database`, `outgrow grow scale-out`; back with `outgrow shrink`)",
+        )
+    changed = [name for name in TIERS if getattr(before, name) != getattr(after, name)]
+    if len(changed) > 1:
+        parts = " and ".join(changed)
+        raise Misuse(
+            f"from stage {before.stage} to stage {after.stage} is more than one move: {parts}",
+            hint="go one stage at a time; `outgrow shrink` without a stage finds the nearest",
         )
     raise Misuse(
         f"there is no live move from stage {before.stage} to stage {after.stage}",

@@ -15,7 +15,7 @@ from outgrow.topology import Topology, parse
 FILE = "outgrow.toml"
 SERVERS = "application.servers"
 REPLICAS = "database.replicas"
-KEPT = ("sessions.engine", REPLICAS)
+KEPT = ("sessions.engine", "cache.engine", REPLICAS)
 """What a stage may bring that a move has not, or a move keeps where the stage has none."""
 
 Value = str | int | float

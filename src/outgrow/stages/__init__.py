@@ -57,4 +57,7 @@ def apply(topology: Topology, named: str | int) -> Topology:
     shared = STAGES.index(topology.stage) >= STAGES.index(s08_stateless.NAME)
     if shared and stage.number < s08_stateless.STAGE.number:
         topology = s08_stateless.left(topology)
+    cached = STAGES.index(topology.stage) >= STAGES.index(s06_cache.NAME)
+    if cached and stage.number < s06_cache.STAGE.number:
+        topology = s06_cache.left(topology)
     return stage.change(topology)

@@ -1,10 +1,34 @@
 """Stage 6: shared cache."""
 
+from msgspec.structs import replace
+
+from outgrow.stages import s04_load_balancer
 from outgrow.stages.stage import Due, Promise, Stage
+from outgrow.topology import STAGES, Topology
+from outgrow.topology.complete import complete
+
+NAME = "cache"
+
+
+def change(topology: Topology) -> Topology:
+    """A cache in Redis: your own where a url says so, else one that the fleet runs."""
+    if topology.stage == NAME:
+        return topology
+    if STAGES.index(topology.stage) < STAGES.index(s04_load_balancer.NAME):
+        topology = s04_load_balancer.change(topology)
+    return complete(replace(topology, stage=NAME, cache=replace(topology.cache, engine="redis")))
+
+
+def left(topology: Topology) -> Topology:
+    """For an earlier stage: each process has its own again. Your own Redis stays what it is."""
+    if topology.cache.engine != "redis" or topology.cache.url is not None:
+        return topology
+    return replace(topology, cache=replace(topology.cache, engine="memory"))
+
 
 STAGE = Stage(
     number=6,
-    name="cache",
+    name=NAME,
     title="Shared cache",
     problem=(
         "Many servers ask the same expensive queries again and again, each with a cache of its own to warm. "
@@ -16,8 +40,11 @@ STAGE = Stage(
     ),
     adds="Redis behind the cache in each process, with invalidation by tag",
     promises=(
-        Promise("No session gets an entry older than its own writes."),
-        Promise("500 misses of one key at once load it once."),
+        Promise(
+            "The shared cache comes and goes while the application serves, without a failed request.",
+            "tests/drills/test_cache.py",
+        ),
     ),
     cost="A value is now in two places; there is memory to size, and a tier that may vanish at any time.",
+    change=change,
 )

@@ -20,6 +20,9 @@ REPLICATED = "replication"
 REPLICAS = 2
 """So that one is left when the primary is lost, and the other follows it."""
 
+CACHED = "cache"
+"""From this stage on all processes share a cache."""
+
 SHARED = "stateless"
 """From this stage on sessions are in a store of their own, which all servers share."""
 
@@ -32,7 +35,8 @@ def complete(topology: Topology) -> Topology:
     application = replace(topology.application, servers=topology.application.servers or (2 if several else 1))
     balancer = replace(balancer, engine=engine, layer=layer_of(topology))
     sessions = replace(topology.sessions, engine=sessions_of(topology))
-    topology = replace(topology, application=application, balancer=balancer, sessions=sessions)
+    cache = replace(topology.cache, engine=cache_of(topology))
+    topology = replace(topology, application=application, balancer=balancer, sessions=sessions, cache=cache)
     if is_postgres(topology):
         database = replace(database, engine="postgres", file=None, replicas=replicas_of(topology))
         return replace(topology, database=database)
@@ -61,6 +65,12 @@ def usual_sessions(stage: str) -> Literal["off", "redis"]:
 def sessions_of(topology: Topology) -> Literal["off", "memory", "database", "redis"]:
     """Where sessions are kept."""
     return topology.sessions.engine or usual_sessions(topology.stage)
+
+
+def cache_of(topology: Topology) -> Literal["memory", "redis", "off"]:
+    """Where the cache is: what the file says, or what belongs to the stage."""
+    shared = STAGES.index(topology.stage) >= STAGES.index(CACHED)
+    return topology.cache.engine or ("redis" if shared else "memory")
 
 
 def layer_of(topology: Topology) -> Literal[4, 7]:

@@ -213,8 +213,22 @@ class Database(Section, frozen=True):
 class Cache(Section, frozen=True):
     """[cache]"""
 
-    engine: Annotated[Literal["memory", "off"], Meta(description="memory: in each process")] = "memory"
+    engine: Annotated[
+        Literal["memory", "redis", "off"] | None,
+        Meta(description='in each process, or shared; by default "memory", or "redis" from stage 6 on'),
+    ] = None
+    url: Annotated[
+        RedisUrl | None,
+        Meta(description='a Redis of your own; in its password write %2F for "/", %40 for "@"'),
+    ] = None
     entries: Annotated[int, Meta(ge=1, le=100_000_000, description="entries that a process keeps")] = 10_000
+    memory_mb: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="megabytes of the Redis that the fleet runs")
+    ] = 128
+    eviction: Annotated[
+        Literal["lru", "lfu", "random", "fifo"],
+        Meta(description="what that Redis lets go of when they are full"),
+    ] = "lru"
 
 
 class Queue(Section, frozen=True):

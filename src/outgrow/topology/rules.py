@@ -12,6 +12,7 @@ from outgrow.errors import Problem
 from outgrow.topology.complete import (
     PLAIN,
     STATE,
+    cache_of,
     has_balancer,
     is_postgres,
     layer_of,
@@ -34,6 +35,7 @@ POOL_HOSTS = 120
 """Emulated hosts for the servers of all pools beside "app"; each pool has an equal part of them."""
 
 _POSTGRES_EXAMPLE = "postgresql://NAME:${PASSWORD}@HOST/DATABASE"
+_REDIS_EXAMPLE = "rediss://NAME:${PASSWORD}@HOST:6379/0"
 
 Given = Set[str]
 
@@ -115,6 +117,19 @@ def _url_rules(section: str, key: str, example: str) -> tuple[Rule, ...]:
             "a password cannot be a parameter of the URL",
             f"write it before the host: {example}",
         ),
+    )
+
+
+def _fleets_own(*keys: str) -> tuple[Rule, ...]:
+    """What is said of the Redis that the fleet runs for the cache."""
+    return tuple(
+        Rule(
+            (f"cache.{key}", "cache.url"),
+            lambda topology, given, key=key: f"cache.{key}" in given and topology.cache.url is not None,  # type: ignore[misc]
+            "contradicts cache.url",
+            "with a url Outgrow starts no server: say it there",
+        )
+        for key in keys
     )
 
 
@@ -361,6 +376,13 @@ RULES = (
         "remove it: whoever runs the database at database.url backs it up",
     ),
     Rule(
+        ("cache.url", "cache.engine"),
+        lambda topology, given: bool(topology.cache.url) and cache_of(topology) != "redis",
+        'is for engine = "redis"',
+        "remove it, or change the engine",
+    ),
+    *_fleets_own("memory_mb", "eviction"),
+    Rule(
         ("sessions.url", "sessions.engine"),
         lambda topology, given: bool(topology.sessions.url) and sessions_of(topology) != "redis",
         'is for engine = "redis"',
@@ -385,7 +407,8 @@ RULES = (
     ),
     *_url_rules("database", "url", _POSTGRES_EXAMPLE),
     *_url_rules("database", "migrations_url", _POSTGRES_EXAMPLE),
-    *_url_rules("sessions", "url", "rediss://NAME:${PASSWORD}@HOST:6379/0"),
+    *_url_rules("sessions", "url", _REDIS_EXAMPLE),
+    *_url_rules("cache", "url", _REDIS_EXAMPLE),
 )
 
 WARNINGS = (
@@ -412,7 +435,7 @@ WARNINGS = (
         lambda topology, given: topology.cache.engine == "memory" and topology.processes > 1,
         "with several servers or workers each has a cache of its own, which hears of no other's writes: it "
         "serves those who have no session, and sessions read from the database",
-        "the shared cache of stage 6 will serve all",
+        'write engine = "redis" under [cache], or `outgrow grow cache`: a shared cache serves all',
     ),
 )
 """Told by `outgrow up` and `outgrow status`; nothing is refused because of them."""

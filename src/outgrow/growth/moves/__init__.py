@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from outgrow.growth.moves.add_replicas import AddReplicas
+from outgrow.growth.moves.cache import MoveCache
 from outgrow.growth.moves.change_of_front import Balance, Unbalance
 from outgrow.growth.moves.postgres_to_sqlite import PostgresToSqlite
 from outgrow.growth.moves.remove_replicas import RemoveReplicas
@@ -14,6 +15,7 @@ MOVES: tuple[Move, ...] = (
     SqliteToPostgres(),
     PostgresToSqlite(),
     MoveSessions(),
+    MoveCache(),
     Balance(),
     Unbalance(),
     AddReplicas(),

@@ -43,7 +43,7 @@ class AddReplicas(Handover):
 
     def fits(self, before: Topology, after: Topology) -> bool:
         grows = runs_postgres(before) and not replicated(before) and replicated(after)
-        return grows and before.sessions == after.sessions
+        return grows and before.sessions == after.sessions and before.cache == after.cache
 
     def steps(self) -> tuple[Step, ...]:
         """In order."""

@@ -69,7 +69,10 @@ class Unbalance(ChangeOfFront):
 def _fits(before: Topology, after: Topology) -> bool:
     same = before.database == after.database and before.sessions == after.sessions
     return (
-        same and after.database.engine == "postgres" and bool(before.balancer.engine or after.balancer.engine)
+        same
+        and before.cache == after.cache
+        and after.database.engine == "postgres"
+        and bool(before.balancer.engine or after.balancer.engine)
     )
 
 

@@ -35,7 +35,7 @@ class RemoveReplicas(Handover):
 
     def fits(self, before: Topology, after: Topology) -> bool:
         shrinks = replicated(before) and runs_postgres(after) and not replicated(after)
-        return shrinks and before.sessions == after.sessions
+        return shrinks and before.sessions == after.sessions and before.cache == after.cache
 
     def steps(self) -> tuple[Step, ...]:
         """In order: the front changes when the data has moved, and before all is settled."""

@@ -18,33 +18,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Awaitable, Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from msgspec.structs import replace
 
-from outgrow.cluster import control
 from outgrow.cluster.control import Request
-from outgrow.cluster.fleet import SESSIONS_NODE
 from outgrow.cluster.plan import capped
 from outgrow.cluster.processes import Answer, Processes
 from outgrow.endpoints import SessionStore
-from outgrow.engines import redis
-from outgrow.engines.redis import Redis
-from outgrow.errors import FleetError, FleetNotRunning
+from outgrow.engines import redis, redis_sessions
+from outgrow.engines.redis_sessions import RedisSessions
+from outgrow.errors import FleetNotRunning
 from outgrow.growth import settings
 from outgrow.growth.moves.change_of_front import become
 from outgrow.growth.pace import Pace
+from outgrow.growth.publishing import change, patiently, until_obeyed
 from outgrow.growth.step import DECISIVE_EPOCH, Context, Step
 from outgrow.topology import Topology
 
 TURN_S = 0.2
 """So long a process carries before the application has its turn."""
-
-PATIENCE_S = 8.0
-PAUSE_S = 0.2
-
-T = TypeVar("T")
 
 
 class MoveSessions:
@@ -55,7 +48,8 @@ class MoveSessions:
 
     def fits(self, before: Topology, after: Topology) -> bool:
         """Between stages that share one database."""
-        same = before.database == after.database and after.database.engine == "postgres"
+        same = before.database == after.database and before.cache == after.cache
+        same = same and after.database.engine == "postgres"
         own = before.sessions.url is None and after.sessions.url is None
         return same and own and after.sessions.engine not in (before.sessions.engine, "off")
 
@@ -77,9 +71,9 @@ class MoveSessions:
             return
         context.state.keep_secrets(context.after)
         if "host" not in context.kept:
-            context.keep({"host": context.state.free_host((SESSIONS_NODE, redis.PORT))})
+            context.keep({"host": context.state.free_host((redis_sessions.NODE, redis.PORT))})
         workloads = tuple(capped(each, context.after) for each in _server(context).workloads())
-        await _change(context, Request("start", workloads=workloads))
+        await change(context, Request("start", workloads=workloads))
 
     async def stop(self, context: Context) -> None:
         """It was not needed."""
@@ -133,13 +127,13 @@ class MoveSessions:
     async def settle(self, context: Context) -> None:
         """What `outgrow up` starts from now on."""
         settings.settle(context.directory, context.after)
-        await _change(context, Request("adopt", topology=context.after))
+        await change(context, Request("adopt", topology=context.after))
         if context.before.sessions.engine == "redis":
             await _end_redis(context)
 
 
-def _server(context: Context) -> Redis:
-    return Redis(context.after, context.state.placement(str(context.kept["host"])))
+def _server(context: Context) -> RedisSessions:
+    return RedisSessions(context.after, context.state.placement(str(context.kept["host"])))
 
 
 def _old(context: Context) -> SessionStore:
@@ -172,16 +166,8 @@ async def _keep(context: Context, home: SessionStore, *, also: SessionStore | No
     if also is not None and "off" in (home.engine, also.engine):
         also = None  # there is nothing to move
     sessions = replace(published.sessions, engine=home.engine, url=home.url, also=also)
-    await _change(context, Request("sessions", sessions=sessions))
-    await _patiently(lambda: _obeyed(context))
-
-
-async def _obeyed(context: Context) -> None:
-    published = context.state.published()
-    assert published is not None
-    async with Processes(context.state.placement().control) as processes:
-        if any(answer.epoch < published.epoch for answer in await processes.ask("reload")):
-            raise FleetError("a process does not obey the newest endpoints")
+    await change(context, Request("sessions", sessions=sessions))
+    await until_obeyed(context)
 
 
 async def _each(context: Context, command: str) -> int:
@@ -189,7 +175,7 @@ async def _each(context: Context, command: str) -> int:
     count, left = 0, True
     async with Pace(context.state.placement().control) as pace:
         while left:
-            answers = await _patiently(lambda: _ask(context, command))
+            answers = await patiently(lambda: _ask(context, command))
             count += sum(answer.carried for answer in answers)
             left = any(answer.left for answer in answers)
             if left:
@@ -205,25 +191,9 @@ async def _ask(context: Context, command: str) -> list[Answer]:
         return await ask(command, seconds=TURN_S)
 
 
-async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """Again, for a while: a store that has died is back by then, and a process that hung goes on."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE_S
-    while True:
-        try:
-            return await work()
-        except FleetError:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(PAUSE_S)
-
-
-async def _change(context: Context, request: Request) -> None:
-    await control.change(context.directory, request, tell=lambda change: context.says(change.node))
-
-
 async def _end_redis(context: Context) -> None:
     """And its data: another move would find sessions of an earlier time there."""
     with contextlib.suppress(FleetNotRunning):
-        await _change(context, Request("remove", names=(redis.NAME,)))
-    data = context.state.placement().data / redis.NAME
+        await change(context, Request("remove", names=(redis_sessions.NAME,)))
+    data = context.state.placement().data / redis_sessions.NAME
     await asyncio.to_thread(shutil.rmtree, data, ignore_errors=True)

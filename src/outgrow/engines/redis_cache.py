@@ -1,0 +1,101 @@
+"""The Redis of the cache, which all processes share (stage 6).
+
+redis-cache   service   nothing of it is written to the disk: it begins empty, and may vanish at any time
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from outgrow import endpoints
+from outgrow.engines import redis_client
+from outgrow.engines.base import Placement
+from outgrow.engines.redis import Redis, Settings, user
+from outgrow.engines.redis_client import Account
+from outgrow.errors import FleetError
+
+NAME = "redis-cache"
+NODE = 251
+"""The last part of its address: out of the way of servers that are counted."""
+
+OPERATOR = "outgrow_admin"
+OPERATOR_ROLE = "cache-admin"
+"""Whose password is among the operator's secrets."""
+
+OPERATOR_COMMANDS = "+flushall +client|kill +info +ping"
+COMMANDS = (
+    "+get +mget +set +del +exists +rename +hget +hmget +hset +hsetnx +hdel +hincrby "
+    "+evalsha +script|load +publish +subscribe +time +ping"
+)
+"""Those of runtime/cache/shelf.py and its scripts, and no other. HELLO and AUTH need no right."""
+
+Eviction = Literal["lru", "lfu", "random", "fifo"]
+
+POLICIES: dict[Eviction, str] = {
+    "lru": "volatile-lru",
+    "lfu": "volatile-lfu",
+    "random": "volatile-random",
+    "fifo": "volatile-ttl",
+}
+"""maxmemory-policy. Only a key with a time to live may go: what the cache notes about itself has none.
+
+Redis knows no first in, first out. It evicts what expires next, which is that where all live equally long.
+"""
+
+
+class RedisCache(Redis):
+    """One server, for the cache of all processes."""
+
+    last = NAME
+    tier = "cache"
+
+    def settings(self) -> Settings:
+        """As outgrow.toml says it."""
+        cache = self._topology.cache
+        return settings(cache.memory_mb, cache.eviction)
+
+    def users(self) -> str:
+        """The application, and the fleet."""
+        password = endpoints.read_secrets(self._place.secrets).passwords[self.tier]
+        operator = endpoints.read_secrets(self._place.operator_secrets).passwords[OPERATOR_ROLE]
+        return users(self._topology.application.name, password, operator)
+
+
+def settings(memory_mb: int, eviction: Eviction) -> Settings:
+    """What is lost was only a copy, so nothing waits for the disk."""
+    return {
+        "appendonly": "no",
+        "maxmemory": f"{memory_mb}mb",
+        "maxmemory-policy": POLICIES[eviction],
+        # To free a large value takes milliseconds, in which nobody else is served.
+        "lazyfree-lazy-eviction": "yes",
+        "lazyfree-lazy-expire": "yes",
+    }
+
+
+def users(name: str, password: str, operator_password: str) -> str:
+    """The application's, with the least that it must be able to do, and the fleet's, which may empty it."""
+    application = f"~outgrow:{name}:cache:* &outgrow:{name}:cache {COMMANDS}"
+    return (
+        "user default off resetpass resetkeys resetchannels -@all\n"
+        + user(OPERATOR, operator_password, OPERATOR_COMMANDS)
+        + user(name, password, application)
+    )
+
+
+def empty(url: str, place: Placement) -> None:
+    """Remove everything that is in it, and that processes have taken from it into their memory.
+
+    A process whose connection ends trusts nothing that it has. Raises FleetError when it does not answer.
+    """
+    password = endpoints.read_secrets(place.operator_secrets).passwords[OPERATOR_ROLE]
+    application = Account.of(url, password)
+    operator = application._replace(user=OPERATOR)
+    for command in ("FLUSHALL", f"CLIENT KILL USER {application.user}"):
+        try:
+            said = redis_client.ask(operator, command)
+        except OSError as error:
+            hint = f"`outgrow logs {NAME}` may say why"
+            raise FleetError(f"{NAME} does not answer: {error}", hint=hint) from error
+        if said.startswith(b"-"):
+            raise FleetError(f"{NAME} is not emptied: {said.decode(errors='replace').strip()}")
