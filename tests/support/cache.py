@@ -205,7 +205,7 @@ class Block:
     def stage(self, message: Message) -> None:
         raise AssertionError("the cache sends no messages of its own")
 
-    def after_commit(self, effect: object, tags: Sequence[str] = ()) -> None:
+    def after_commit(self, effect: object, tags: Sequence[str] = (), *, certain: bool = False) -> None:
         self.effects.append(effect)  # type: ignore[arg-type]
         self.tags.extend(tags)
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import pytest
 
 from outgrow import endpoints
-from outgrow.errors import Misuse, Unavailable
+from outgrow.errors import Misuse, OutsideUnitOfWork, Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Position
 from outgrow.runtime.cache import Cache
@@ -39,7 +39,9 @@ class Block:
     def stage(self, message: Message) -> None:
         raise AssertionError("the cache sends no messages")
 
-    def after_commit(self, effect: Callable[[Position], None], tags: tuple[str, ...] = ()) -> None:
+    def after_commit(
+        self, effect: Callable[[Position], None], tags: tuple[str, ...] = (), *, certain: bool = False
+    ) -> None:
         self.effects.append(effect)
         self.tags.extend(tags)
 
@@ -160,7 +162,7 @@ async def test_what_is_old_is_served_while_it_is_loaded_anew(cache: Cache, outco
 async def test_what_is_old_is_served_while_it_cannot_be_loaded(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outgrow.runtime.cache.cache.REFRESH_AGAIN_S", 0.0)
+    monkeypatch.setattr("outgrow.runtime.cache.loads.REFRESH_AGAIN_S", 0.0)
     attempts: list[int] = []
 
     async def fail() -> int:
@@ -197,7 +199,7 @@ async def test_many_that_are_old_are_loaded_anew(cache: Cache) -> None:
 async def test_what_is_used_is_loaded_anew_before_its_time(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outgrow.runtime.cache.cache.early", lambda took_s, ttl_s: ttl_s)
+    monkeypatch.setattr("outgrow.runtime.cache.loads.early", lambda took_s, ttl_s: ttl_s)
     assert await cache.get("k", returning(1)) == 1
     assert await cache.get("k", returning(2)) == 1, "nobody waits"
     await asyncio.sleep(0.01)
@@ -226,6 +228,72 @@ async def test_a_load_that_hangs_holds_nobody_up_for_long(cache: Cache) -> None:
         await cache.get("k", slow, within="10ms")
     slow.answer.set_result(5)
     assert await cache.get("k", slow) == 5
+
+
+async def test_written_through(cache: Cache, history: History) -> None:
+    with Block(history) as block:
+        cache.put("k", 1, tags=["t"])
+        assert await cache.get("k", returning(0)) == 0, "it has not committed"
+    block.commit()
+    await asyncio.sleep(0)
+    assert await cache.get("k", never) == 1
+    cache.invalidate("t")
+    assert await cache.get("k", returning(2)) == 2
+    with pytest.raises(OutsideUnitOfWork):
+        cache.put("k", 3)
+
+
+async def test_written_through_behind_another(cache: Cache, history: History) -> None:
+    """Effects of two transactions need not come in the order of their commits."""
+    blocks = []
+    for value in (1, 2):
+        with Block(history) as block:
+            cache.put("k", value)
+        blocks.append(block)
+    positions = [history.commit(), history.commit()]
+    for block, position in zip(reversed(blocks), reversed(positions), strict=True):
+        for effect in block.effects:
+            effect(position)
+    await asyncio.sleep(0)
+    assert await cache.get("k", returning(2)) == 2
+
+
+async def test_a_function_is_cached_by_its_arguments(cache: Cache) -> None:
+    calls: list[tuple[int, int]] = []
+
+    @cache.cached(ttl="1m", tags=lambda one, other=2: [f"one:{one}"])
+    async def added(one: int, other: int = 2) -> int:
+        """Both."""
+        calls.append((one, other))
+        return one + other
+
+    assert [await added(1), await added(1, 2), await added(other=2, one=1)] == [3, 3, 3]
+    assert await added(1, 3) == 4 and calls == [(1, 2), (1, 3)]
+    added.invalidate(1, 2)
+    assert await added(1) == 3 and len(calls) == 3
+    cache.invalidate("one:1")
+    assert await added(1, 3) == 4 and len(calls) == 4
+    assert added.__doc__ == "Both." and added.key(1) != added.key("1")  # type: ignore[arg-type]
+    with pytest.raises(Misuse, match="what JSON can say"):
+        await added(object())  # type: ignore[arg-type]
+
+
+async def test_once_a_request(cache: Cache) -> None:
+    calls: list[int] = []
+
+    async def load() -> int:
+        calls.append(1)
+        await asyncio.sleep(0)
+        return len(calls)
+
+    for number in (1, 2):
+        request.current.set(Scope())
+        both = await asyncio.gather(cache.once("k", load), cache.once("k", load))
+        assert list(both) == [number, number]
+    cache.invalidate("anything")
+    assert await cache.once("k", load) == 3
+    request.current.set(None)
+    assert await cache.once("k", load) == 4
 
 
 @pytest.mark.parametrize("ttl", ["soon", "5", "5 weeks", "-1s", ""])

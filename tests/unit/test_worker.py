@@ -27,7 +27,7 @@ class Block:
     def stage(self, message: Message) -> None:
         self.messages.append(message)
 
-    def after_commit(self, effect: Any, tags: tuple[str, ...] = ()) -> None:
+    def after_commit(self, effect: Any, tags: tuple[str, ...] = (), *, certain: bool = False) -> None:
         effect(Position(1, 1))
 
     def announced_by(self, announcer: request.Announcer) -> None:

@@ -100,10 +100,13 @@ class UnitOfWork(Protocol):
     def stage(self, message: Message) -> None:
         """Store the message with this transaction."""
 
-    def after_commit(self, effect: Callable[[Position], None], tags: tuple[str, ...] = ()) -> None:
-        """Call `effect` with the commit's position once COMMIT has returned, never otherwise.
+    def after_commit(
+        self, effect: Callable[[Position], None], tags: tuple[str, ...] = (), *, certain: bool = False
+    ) -> None:
+        """Call `effect` with the commit's position once COMMIT has returned.
 
-        `tags` join the session's bookmark as written by it. An effect must not raise or block.
+        Also when nobody knows whether it has committed, unless it must be `certain`. `tags` join the
+        session's bookmark as written by it. An effect must not raise or block.
         """
 
     def announced_by(self, announcer: Announcer) -> None:

@@ -34,16 +34,33 @@ class Codec:
         self.decode: Callable[[bytes], Any] = bytes if of is bytes else msgspec.msgpack.Decoder(of).decode
 
 
-def codec_of(load: Callable[..., Any], of: Any = None, *, many: bool = False) -> Codec | None:
+def codec_of(of: Any) -> Codec | None:
+    """None for a type of which nobody knows how it is to be written down."""
+    return _codec(of)
+
+
+def codec_of_load(load: Callable[..., Any], of: Any = None, *, many: bool = False) -> Codec | None:
     """What `of` says, else the function's own annotation; with `many` it returns a mapping of such values."""
     if of is not None:
-        return _codec(of)
+        return codec_of(of)
     code = getattr(load, "__code__", None)
     if code is None:
         return None
     if code not in _known:
-        _known[code] = _codec_by_annotation(load, many)
+        found = returned(load)
+        if many:
+            found = (get_args(found) or (None,))[-1]
+        _known[code] = None if found is None else codec_of(found)
     return _known[code]
+
+
+def returned(function: Callable[..., Any]) -> Any:
+    """The type that it is annotated to return; None where that says nothing."""
+    try:
+        found = get_type_hints(function).get("return")
+    except Exception:  # a name that is only there for the type checker
+        return None
+    return None if found is Any else found
 
 
 def pack(value: bytes) -> tuple[int, bytes]:
@@ -61,16 +78,6 @@ def unpack(how: int, packed: bytes) -> bytes:
 
 
 _known: dict[CodeType, Codec | None] = {}
-
-
-def _codec_by_annotation(load: Callable[..., Any], many: bool) -> Codec | None:
-    try:
-        returned = get_type_hints(load).get("return")
-    except Exception:  # a name that is only there for the type checker
-        return None
-    if many:
-        returned = (*get_args(returned), None)[1] if get_args(returned) else None
-    return None if returned is None or returned is Any else _codec(returned)
 
 
 @cache

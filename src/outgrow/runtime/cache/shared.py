@@ -178,6 +178,14 @@ class Shared:
             if wanted.key in found:
                 return "", found[wanted.key]
 
+    async def note(self, wanted: Wanted) -> bool:
+        """What is known of its tags is known here afterwards, unless this is False."""
+        try:
+            await self._shelf.note(wanted.tags, self._learn)
+        except (Gone, DatabaseError):
+            return False
+        return True
+
     def keep(self, wanted: Wanted, entry: Entry, token: str) -> None:
         """Put it on the shelf, for all. Nobody waits until it is there."""
         assert wanted.codec is not None

@@ -72,3 +72,8 @@ def _seconds(ttl: str) -> float:
     if found is None:
         raise Misuse(f"ttl={ttl!r} is no duration", hint='seconds, or text like "250ms", "30s", "5m", "1h"')
     return float(found[1]) * _UNITS[found[2]]
+
+
+def prefix_of(key: str) -> str:
+    """By which keys are counted."""
+    return key.partition(":")[0]

@@ -268,7 +268,7 @@ class Write(Unit, eq=False, kw_only=True):
     _events: Events
     _staging: Staging
     _messages: list[Message] = []
-    _effects: list[Effect] = []
+    _effects: list[tuple[Effect, bool]] = []
     _tags: list[str] = []
     _announcer: Announcer | None = None
     _announced: tuple[str, ...] = ()
@@ -282,11 +282,11 @@ class Write(Unit, eq=False, kw_only=True):
             raise UnitOfWorkClosed
         self._messages.append(message)
 
-    def after_commit(self, effect: Effect, tags: tuple[str, ...] = ()) -> None:
+    def after_commit(self, effect: Effect, tags: tuple[str, ...] = (), *, certain: bool = False) -> None:
         """Call `effect` with the position once COMMIT has returned (see scope.UnitOfWork)."""
         if self._connection is None:
             raise UnitOfWorkClosed
-        self._effects.append(effect)
+        self._effects.append((effect, certain))
         self._tags.extend(tags)
 
     def announced_by(self, announcer: Announcer) -> None:
@@ -390,8 +390,9 @@ class Write(Unit, eq=False, kw_only=True):
                 self._settle(None)
             if outcome == "unknown":
                 # It may have been committed: to forget a cache entry in vain is harmless, to keep it is not.
-                for effect in self._effects:
-                    effect(self._node.position)
+                for effect, certain in self._effects:
+                    if not certain:
+                        effect(self._node.position)
         self._take_effect(position)
 
     def _take_effect(self, position: Position) -> None:
@@ -402,7 +403,7 @@ class Write(Unit, eq=False, kw_only=True):
         else:
             self._shard.place.committed(position)
         self._settle(position)
-        for effect in self._effects:
+        for effect, _ in self._effects:
             effect(position)
         for message in self._messages:
             self._events.message_staged(message.topic)
