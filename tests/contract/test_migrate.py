@@ -1,8 +1,10 @@
 """Migrations on every database: all or nothing, once, and one at a time."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,10 @@ print(asyncio.run(migrate({url!r}, Path({str(folder)!r}))), "sqlalchemy" in sys.
     (folder / "versions" / "0002_names.py").write_text(SECOND)
     assert digest(folder) != before
     assert await migrate(url, folder) == ["0002"]
+
+
+async def test_an_id_of_64_bits_is_the_number_of_the_row_itself(tmp_path: Path, folder: Path) -> None:
+    await migrate(f"sqlite:///{tmp_path}/test.db", folder)
+    with closing(sqlite3.connect(tmp_path / "test.db")) as connection:
+        connection.execute(f"INSERT INTO things (id) VALUES ({2**62})")
+        assert connection.execute("SELECT rowid FROM things").fetchone() == (2**62,)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Index, create_engine, delete, text
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite.base import SQLiteTypeCompiler
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -70,6 +71,15 @@ async def upgrade(
         raise DatabaseError(f"a migration failed and was rolled back: {error}") from error
 
 
+class TypeCompiler(SQLiteTypeCompiler):
+    """Every integer of SQLite has 64 bits. But a primary key is the number of the row itself only when it is
+    called INTEGER; any other is an index beside the table, and a look-up by it takes two searches."""
+
+    def visit_BIGINT(self, type_: Any, **options: Any) -> str:  # noqa: N802
+        """What a column of BigInteger is called."""
+        return "INTEGER"
+
+
 def _migrate_sqlite(url: str, directory: Path | None, digest: str, told: Told) -> list[str]:
     path = Path(url.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +88,7 @@ def _migrate_sqlite(url: str, directory: Path | None, digest: str, told: Told) -
         poolclass=NullPool,
         connect_args={"timeout": LOCK_WAIT_S, "isolation_level": None},
     )
+    engine.dialect.type_compiler_instance = TypeCompiler(engine.dialect)
     with engine.connect() as connection:
         _use_wal(connection)
         connection.exec_driver_sql("BEGIN IMMEDIATE")
