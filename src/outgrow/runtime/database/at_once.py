@@ -1,8 +1,11 @@
 """SQLite's read block: what takes a few microseconds, on the event loop and with few calls.
 
 A row by its key costs SQLite three microseconds and every call in Python a thirtieth of that. So this
-is Read once more, written out for the usual case: a connection is idle, the statement is known and
-quick, nothing fails. All else is left to Read.
+is Read once more, written out for the usual case: a connection is idle, the statement is a SELECT, known
+and quick, nothing fails. All else is left to Read.
+
+Such a SELECT is over before anything else runs, and cannot write. So it takes the writer's connection
+while nobody writes: each commit makes the other connections read their pages again.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from outgrow.errors import UnitOfWorkClosed
+from outgrow.runtime.database.sqlite_errors import busy
 from outgrow.runtime.database.unit import Read, Row
 
 if TYPE_CHECKING:
@@ -69,13 +73,14 @@ class ReadAtOnce(Read, eq=False):
 
     def _at_once(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row] | None:
         """Every row, or None when it has to be done the long way; `_tried` is since when, if it was begun."""
-        connection = self._connection
-        if connection is None:
+        if self._connection is None:
             raise UnitOfWorkClosed
-        compiled = self._node.compiler.known.get(id(statement))
+        node = self._node
+        compiled = node.compiler.known.get(id(statement))
         if compiled is None or not compiled.at_once:
             self._tried = 0.0
             return None
+        connection = node.quick or self._connection
         connection.began = started = perf_counter()
         connection.looks = INLINE_LOOKS
         try:
@@ -91,8 +96,10 @@ class ReadAtOnce(Read, eq=False):
         return rows
 
     def _not_at_once(self, connection: Any, compiled: Any, started: float, error: BaseException) -> None:
+        """The long way is to try again what was slow, and what a reader waits for where a writer does not."""
         try:
-            connection.refused(compiled, error)
+            if not (connection.writer and busy(error)):
+                connection.refused(compiled, error)
         except BaseException as failure:
             self._failed(compiled, started, failure)
             raise

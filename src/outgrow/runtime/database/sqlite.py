@@ -58,6 +58,9 @@ class SQLite:
         self._kept = 0
         self.done: asyncio.Future[None]
         self._writer: Connection | None = None
+        self.quick: Connection | None = None
+        """The writer while nobody writes, for single SELECTs that end before anything else runs. It still has
+        its pages after a commit; a reader has to read its own again."""
         self._writing = asyncio.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -69,7 +72,7 @@ class SQLite:
         self.done = asyncio.get_running_loop().create_future()
         self.done.set_result(None)
         self._threads = ThreadPoolExecutor(min(self._size, 8), thread_name_prefix="outgrow-sqlite")
-        self._writer = self._connected(self._open_writer(), writer=True)
+        self.quick = self._writer = self._connected(self._open_writer(), writer=True)
         try:
             row = self._writer.raw.execute("SELECT timeline, commits FROM outgrow_position").fetchone()
             self.position = Position(self.timeline + row[0], row[1]) if row else ZERO
@@ -85,7 +88,7 @@ class SQLite:
                 self._close(connection)
             self._readers -= len(self.idle)
             self._kept -= len(self.idle)
-            self.idle, self._writer, self._threads = [], None, None
+            self.idle, self._writer, self.quick, self._threads = [], None, None, None
 
     def take(self) -> Connection | None:
         """An idle reader, at once."""
@@ -121,6 +124,7 @@ class SQLite:
         except BaseException:
             self._writing.release()
             raise
+        self.quick = None
         return self._writer
 
     def release(self, connection: Connection, /, *, broken: bool) -> None:
@@ -130,8 +134,7 @@ class SQLite:
             if self._threads is not None:
                 self._threads.submit(self._close, connection)
         if connection.writer:
-            if broken:
-                self._writer = None
+            self._writer = self.quick = None if broken else connection
             self._writing.release()
             return
         if not broken and not connection.surplus:

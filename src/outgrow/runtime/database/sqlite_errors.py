@@ -19,6 +19,12 @@ def interrupted(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
 
 
+def busy(error: BaseException) -> bool:
+    """Whether another connection was in the way: a moment later it may not be."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def translate(error: Exception, label: str, node: str, timeout_s: float) -> errors.DatabaseError:
     """Of the statement with this label, which may run for so long."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -37,7 +43,7 @@ def translate(error: Exception, label: str, node: str, timeout_s: float) -> erro
         return errors.ReadOnlyViolation(
             f"{label}: this is a read block", node=node, hint="write inside `async with og.db.write():`"
         )
-    if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if busy(error):
         return errors.Unavailable(f"{label}: another process holds the write lock", node=node)
     return errors.DatabaseError(text, node=node)
 

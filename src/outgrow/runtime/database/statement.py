@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Executable
+from sqlalchemy import CompoundSelect, Executable, Select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import CompileError
 from sqlalchemy.sql.base import _NoArg as NoArgument
@@ -40,6 +40,8 @@ class Compiled:
     __slots__ = (
         "_binds",
         "_compiler",
+        "_constants",
+        "_count",
         "_defaults",
         "_getter",
         "_names",
@@ -78,7 +80,13 @@ class Compiled:
         self._getter: Callable[[Parameters], Any] | None = (
             itemgetter(*self._names) if len(self._names) > 1 else None
         )
+        self._count = len(set(self._names))
         self._defaults = _defaults(compiler)
+        self._constants = {
+            name: value
+            for name, value in self._defaults.items()
+            if name in self._names and not callable(value)
+        }
         binds = compiler._bind_processors
         self._binds: tuple[tuple[int, Processor], ...] = tuple(
             (index, binds[name])  # type: ignore[misc]
@@ -106,12 +114,14 @@ class Compiled:
     @slow.setter
     def slow(self, runs: int) -> None:
         self._slow = runs
-        self.at_once = not (runs or self.expanding or self.columns is not None)
+        self.at_once = isinstance(self.source, Select | CompoundSelect) and not (runs or self.expanding)
 
     def _arguments(self, parameters: Parameters) -> Sequence[Any]:
         """The positional arguments. Raises StatementError for a missing or an unknown name."""
         names = self._names
-        if len(parameters) != len(names):
+        if self._constants and len(parameters) < self._count:
+            parameters = {**self._constants, **parameters}
+        if len(parameters) != self._count:
             values: Sequence[Any] = self._complete(parameters)
         else:
             try:
