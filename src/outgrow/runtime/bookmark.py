@@ -36,7 +36,7 @@ TAG_LIFETIME_S = 60.0
 """How long a session keeps the tags that it wrote, one by one: as long as cached values mostly live. What it
 forgets then it still holds against everything that is older (Bookmark.forgotten)."""
 
-DECODED_MAX = 4096
+DECODED_MAX = 1024
 """Genuine tokens whose content is remembered, a kilobyte or two each: a session sends the same one until
 it writes again."""
 
@@ -254,6 +254,27 @@ class Content(NamedTuple):
     forgotten: Position
     tags: dict[int, tuple[Position, float]]
 
+    def bookmark(self, moment: float) -> Bookmark:
+        """A bookmark that says this. Most hold a position and tags, and nothing of the rest."""
+        issued, writer, session, wrote_at, positions, seen, earlier, forgotten, tags = self
+        bookmark = Bookmark()
+        bookmark.writer = writer
+        bookmark.session = session
+        bookmark.wrote_at = wrote_at
+        bookmark.forgotten = forgotten
+        bookmark.positions = positions.copy()
+        if seen:
+            bookmark.seen = seen.copy()
+        if earlier:
+            bookmark.earlier = {shard: demands.copy() for shard, demands in earlier.items()}
+        if not tags:
+            return bookmark
+        if issued + TAG_LIFETIME_S > moment:
+            bookmark.tags = tags.copy()
+        else:
+            bookmark.forgotten = max(forgotten, *[position for position, _ in tags.values()])
+        return bookmark
+
 
 class Signer:
     """Makes tokens and reads them back. Several keys are accepted, the newest one signs.
@@ -264,7 +285,8 @@ class Signer:
     """
 
     def __init__(self, keys: Mapping[int, bytes], *, lifetime_s: float = 3600.0) -> None:
-        self._keys = dict(keys)
+        # Begun once: to find the hash and to take the key in costs more than to sign a token.
+        self._begun = {number: hmac.new(key, digestmod="sha256") for number, key in keys.items()}
         self._newest = max(keys)
         self._lifetime_s = lifetime_s
         # What is genuine stays genuine; whether it is too old is asked each time. A forged one raises,
@@ -293,22 +315,7 @@ class Signer:
         except (ValueError, IndexError, binascii.Error):
             return None
         moment = time.time() if now is None else now
-        if moment - content.issued > self._lifetime_s:
-            return None
-        bookmark = Bookmark()
-        bookmark.positions = content.positions.copy()
-        bookmark.seen = content.seen.copy()
-        bookmark.earlier = {shard: demands.copy() for shard, demands in content.earlier.items()}
-        bookmark.writer = content.writer
-        bookmark.session = content.session
-        bookmark.wrote_at = content.wrote_at
-        bookmark.forgotten = content.forgotten
-        if content.issued + TAG_LIFETIME_S > moment:
-            bookmark.tags = content.tags.copy()
-        elif content.tags:
-            newest = max(position for position, _ in content.tags.values())
-            bookmark.forgotten = max(content.forgotten, newest)
-        return bookmark
+        return content.bookmark(moment) if moment - content.issued <= self._lifetime_s else None
 
     def _read(self, token: str) -> Content:
         """Raises ValueError or IndexError for a token that is malformed or forged."""
@@ -316,14 +323,16 @@ class Signer:
             raise ValueError("no base64url, or too long")
         raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
         body, mac = raw[:-MAC_BYTES], raw[-MAC_BYTES:]
-        if body[0] != VERSION or body[1] not in self._keys:
+        if body[0] != VERSION or body[1] not in self._begun:
             raise ValueError("of another version, or signed with an unknown key")
         if not hmac.compare_digest(mac, self._mac(body[1], body)):
             raise ValueError("not signed with our key")
         return _unpack(body)
 
     def _mac(self, key: int, body: bytes) -> bytes:
-        return hmac.digest(self._keys[key], body, "sha256")[:MAC_BYTES]
+        mac = self._begun[key].copy()
+        mac.update(body)
+        return mac.digest()[:MAC_BYTES]
 
     def _pack(
         self,
@@ -385,12 +394,15 @@ def _unpack(body: bytes) -> Content:
     offset, at = _take(body, at)
     forgotten = Position(timeline, offset) if timeline or offset else ZERO
     tags: dict[int, tuple[Position, float]] = {}
+    written = (ZERO, issued + TAG_LIFETIME_S)
     count, at = _take(body, at)
     for _ in range(count):
         tag, at = int.from_bytes(body[at : at + 8], "little"), at + 8
         timeline, at = _take(body, at)
         offset, at = _take(body, at)
-        tags[tag] = (Position(timeline, offset), issued + TAG_LIFETIME_S)
+        if written[0] != (timeline, offset):  # else by the same commit: one object will do
+            written = (Position(timeline, offset), written[1])
+        tags[tag] = written
     return Content(issued, writer, session, wrote_at / 100, positions, seen, earlier, forgotten, tags)
 
 

@@ -36,9 +36,9 @@ class Listing(NamedTuple):
     """A page's articles as JSON: `plain` for a reader who knows none of them. For the others `chunks`, with a
     hole after each but the last: whether the reader favours the first, follows its author, favours ..."""
 
-    articles: list[int]
-    authors: list[int]
-    chunks: list[bytes]
+    articles: tuple[int, ...]
+    authors: tuple[int, ...]
+    chunks: tuple[bytes, ...]
     plain: bytes
 
 
@@ -150,6 +150,6 @@ async def _listing(article_ids: tuple[int, ...]) -> Listing:
         chunks += (between + part.head, part.middle)
         between = part.tail + b","
     chunks.append(between[:-1])
-    articles, authors = [part.id for part in parts], [part.author_id for part in parts]
-    listing = Listing(articles, authors, chunks, b"")
+    articles, authors = tuple([part.id for part in parts]), tuple([part.author_id for part in parts])
+    listing = Listing(articles, authors, tuple(chunks), b"")
     return listing._replace(plain=_filled(listing, NOBODY, NOBODY))

@@ -1,9 +1,12 @@
-"""What answers are made of, each in the cache by itself: articles, profiles, and what one reader does."""
+"""What answers are made of, each in the cache by itself: articles, profiles, and what one reader does.
+
+There are thousands of each, so they are structs without `gc`, which Python's collector of garbage passes by.
+"""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from conduit import changes, og
 from conduit.blocks import Reader
@@ -23,7 +26,7 @@ TRUE, FALSE = b"true", b"false"
 NOBODY: frozenset[int] = frozenset()
 
 
-class Part(NamedTuple):
+class Part(Struct, frozen=True, gc=False):
     """An article without its body as JSON: up to `favorited`, up to its author's `following`, the rest."""
 
     id: int

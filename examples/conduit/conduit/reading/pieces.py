@@ -10,7 +10,7 @@ by its id, and its reader's set; no list is searched for anew. The answers are b
 direct.py; a test holds the two against each other.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from conduit import changes, og
 from conduit.documents import HOLE, Comment, encode, encode_with_holes
@@ -22,7 +22,7 @@ from conduit.reading.parts import FALSE, TRUE, TTL, Part, id_of, parts_of, profi
 __all__ = ["article", "articles", "comments", "feed", "profile", "tags"]
 
 
-class Text(NamedTuple):
+class Text(Struct, frozen=True, gc=False):
     """Which article an address leads to, and its body as a JSON text."""
 
     article_id: int
@@ -34,13 +34,13 @@ async def article(slug: str, viewer: int | None) -> bytes:
     favorites, follows = await tastes(viewer)
     if favorites is None or follows is None:
         return await direct.article(slug, viewer)
-    article_id, body = await _text(slug)
-    part = await _part(article_id)
+    text = await _text(slug)
+    part = await _part(text.article_id)
     # The body stands before `favorited`, where `head` ends.
     return b'{"article":%b"body":%b,"favorited":%b%b%b%b}' % (
         part.head[: -len(b'"favorited":')],
-        body,
-        TRUE if article_id in favorites else FALSE,
+        text.body,
+        TRUE if text.article_id in favorites else FALSE,
         part.middle,
         TRUE if part.author_id in follows else FALSE,
         part.tail,
