@@ -11,7 +11,7 @@ import sys
 import uvicorn
 from uvicorn.importer import import_from_string
 
-from outgrow.runtime.serve import GC_THRESHOLD
+from outgrow.runtime.serve import FULL_COLLECTION_AFTER, GC_THRESHOLD, MIDDLE_COLLECTION_AFTER
 
 
 def main(reference: str, port: int) -> None:
@@ -19,7 +19,7 @@ def main(reference: str, port: int) -> None:
     app = import_from_string(reference)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
+    gc.set_threshold(GC_THRESHOLD, MIDDLE_COLLECTION_AFTER, FULL_COLLECTION_AFTER)
     uvicorn.run(
         app,
         host="127.0.0.1",
