@@ -127,13 +127,14 @@ class Cache:
             self._loads.refresh(wanted, load, entry)
             return self._loads.served(entry)  # type: ignore[no-any-return]
         outcome = "miss" if entry is None or entry.until <= monotonic() else "stale"
+        strict = not self._for_sessions and _in_session()
+        loaded = self._loads.join(wanted, load, outcome, strict=strict)
+        if within is None:
+            return await loaded  # type: ignore[no-any-return]
         try:
-            async with asyncio.timeout(None if within is None else seconds(within)):
-                strict = not self._for_sessions and _in_session()
-                return await self._loads.join(wanted, load, outcome, strict=strict)  # type: ignore[no-any-return]
+            async with asyncio.timeout(seconds(within)):
+                return await loaded  # type: ignore[no-any-return]
         except TimeoutError as error:
-            if within is None:
-                raise
             raise Unavailable(f"the load of {key!r} took longer than {within}") from error
 
     async def get_many(

@@ -9,7 +9,7 @@ https://www.w3.org/TR/trace-context/. What cannot be read proves nothing, and a 
 from __future__ import annotations
 
 import re
-from random import getrandbits
+from random import getrandbits, randbytes
 from typing import NamedTuple
 
 from outgrow.runtime.scope import Scope
@@ -64,7 +64,7 @@ def state(scope: Scope) -> str | None:
 
 def new_ids() -> tuple[str, str]:
     """A trace id and a span id. One draw, for the cost of one."""
-    digits = f"{getrandbits(192):048x}"
+    digits = randbytes(24).hex()
     return digits[:32], digits[32:]
 
 
