@@ -211,6 +211,7 @@ def test_every_drill_says_what_it_is(name: str) -> None:
     accepts = [
         parse_topology(f'{STAGE}[sessions]\nengine = "memory"\n[backup]\ndirectory = "/mnt/backups"\n'),
         stages.apply(parse_topology(""), "replication"),
+        stages.apply(parse_topology(""), "cache"),
     ]
     assert None in [drill.refuses(each) for each in accepts]
     assert f"`{name}`" in (ROOT / "docs" / "drills.md").read_text()

@@ -44,6 +44,11 @@ STAGE = Stage(
             "The shared cache comes and goes while the application serves, without a failed request.",
             "tests/drills/test_cache.py",
         ),
+        Promise(
+            "It may hang, die, or begin anew, empty: no request fails, and every user sees their own writes.",
+            "tests/drills/test_cache_drills.py",
+            ("cache-restart", "cache-gone"),
+        ),
     ),
     cost="A value is now in two places; there is memory to size, and a tier that may vanish at any time.",
     change=change,

@@ -29,6 +29,8 @@ TABLE = {
     "cut-primary": "outgrow.chaos.drills.cut_primary:CutPrimary",
     "lose-etcd": "outgrow.chaos.drills.lose_etcd:LoseEtcd",
     "restore": "outgrow.chaos.drills.restore:Restore",
+    "cache-restart": "outgrow.chaos.drills.cache_restart:CacheRestart",
+    "cache-gone": "outgrow.chaos.drills.cache_gone:CacheGone",
     "kill-supervisor": "outgrow.chaos.drills.kill_supervisor:KillSupervisor",
 }
 

@@ -1,0 +1,72 @@
+"""`outgrow drill` on the example at stage 6: its shared cache dies, hangs, and is empty again, under load."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outgrow.engines import redis_cache
+from tests.drills.test_drills_command import broken, drilled, outgrow
+from tests.support.fleets import RunningFleet
+from tests.support.ports import free_port
+from tests.support.redis import program
+from tests.support.source import ROOT
+
+pytestmark = pytest.mark.timeout(240)
+TOPOLOGY = """
+[database]
+replicas = 0
+
+[dashboard]
+enabled = false
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """Conduit with two servers and a few articles."""
+    program()
+    directory = tmp_path_factory.mktemp("drills") / "conduit"
+    ignored = shutil.ignore_patterns(".outgrow", "__pycache__")
+    shutil.copytree(ROOT / "examples" / "conduit", directory, ignore=ignored)
+    port = free_port()
+    text = (directory / "stages" / "06.toml").read_text().replace("port = 8000", f"port = {port}")
+    (directory / "outgrow.toml").write_text(text + TOPOLOGY)
+    made = RunningFleet(directory, "cache")
+    made.port = port
+    try:
+        made.start()
+        assert outgrow("seed", directory, "--", "--users", "100", "--articles", "500").returncode == 0
+        yield made
+    finally:
+        made.end()
+        assert made.pids() == []
+
+
+def test_cache_restart(fleet: RunningFleet, tmp_path: Path) -> None:
+    document, _ = drilled(fleet, "cache-restart", tmp_path / "report.txt", "--events", "1")
+    assert broken(document) == []
+    told = [each["kind"] for each in document["happenings"] if each["node"] == redis_cache.NAME]
+    assert told[0] == "fault"
+
+
+def test_cache_gone(fleet: RunningFleet, tmp_path: Path) -> None:
+    document, _ = drilled(fleet, "cache-gone", tmp_path / "report.txt")
+    assert broken(document) == []
+    says = {each["promise"]: each for each in document["findings"]}
+    assert says["Every acknowledged write is there."]["figures"]["acknowledged"] > 20
+    assert says["Every user sees their own writes."]["figures"]["read_back"] > 20
+
+
+def test_without_a_shared_cache_they_are_refused(fleet: RunningFleet) -> None:
+    file = fleet.directory / "outgrow.toml"
+    text = file.read_text()
+    file.write_text(text.replace("[cache]", '[cache]\nengine = "memory"'))
+    try:
+        done = outgrow("drill", "cache-gone", fleet.directory, "--yes")
+    finally:
+        file.write_text(text)
+    assert done.returncode == 2 and "outgrow grow cache" in done.stderr
