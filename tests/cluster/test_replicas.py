@@ -193,6 +193,8 @@ def test_a_planned_switchover(cluster: Cluster) -> None:
     assert change[:2] == (before, after) and change.seconds < HELD_MAX_S
     assert writer.lost() == [] and cluster.writable() == [after]
     cluster.wait_until_whole()
+    told = cluster.status().failovers[-1]
+    assert (told.before, told.after, told.planned) == (before, after, True)
     with pytest.raises(Misuse, match="is the primary already"):
         run(primary.switchover(cluster.directory, after))
     with pytest.raises(Misuse, match="there is no node postgres-9"):

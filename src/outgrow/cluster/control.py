@@ -10,6 +10,7 @@
 {"command": "cache", "cache": {...}}  ->  likewise: that the cache is there
 {"command": "count", "servers": 3}        ->  likewise: so many application servers, for the autoscaler
 {"command": "deploy", "topology": {...}, "release": 7}  ->  likewise: see rollout.py
+{"command": "hand-over", "names": ["postgres-1"]}  ->  likewise: that one is about not to be the primary
 {"command": "topology"}                   ->  {"topology": {...}}: what runs, without its secrets
 
 All but the first two, and the last, are how a growing application changes its running fleet.
@@ -57,6 +58,7 @@ class Request(msgspec.Struct, omit_defaults=True):
         "cache",
         "count",
         "deploy",
+        "hand-over",
         "topology",
     ]
     measured: bool = True
@@ -92,6 +94,7 @@ class Controlled(Protocol):
     async def become(self, topology: Topology) -> None: ...
     async def count(self, servers: int) -> None: ...
     async def deploy(self, topology: Topology, release: int) -> None: ...
+    def hand_over(self, names: Collection[str]) -> None: ...
     @property
     def topology(self) -> Topology: ...
 
@@ -174,6 +177,8 @@ class Control:
                 await fleet.remove(request.names)
             case "count":
                 await fleet.count(request.servers)
+            case "hand-over":
+                fleet.hand_over(request.names)
             case "sessions" if request.sessions is not None:
                 fleet.keep_sessions(request.sessions)
             case "cache" if request.cache is not None:

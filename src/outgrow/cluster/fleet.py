@@ -113,6 +113,11 @@ class Fleet:
             self._replication = Replication(engine, self._nodes, password, waits_s, self._failovers)
             self._watching = asyncio.create_task(self._replication.run())
 
+    def hand_over(self, names: Collection[str]) -> None:
+        """One of these is the primary and about not to be, as somebody wants it."""
+        for name in names:
+            self._failovers.lost(time.monotonic(), name, "as planned", planned=True)
+
     def request_stop(self) -> None:
         """End as soon as possible."""
         self._stop.set()

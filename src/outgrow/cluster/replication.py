@@ -27,6 +27,8 @@ EVERY_S = 0.5
 MEANWHILE_S = 0.1
 """While a failover is under way."""
 
+ANSWERS_WITHIN_S = 0.3
+
 AFTERWARDS_S = 3.0
 """Then etcd tells of every node what it is since: each writes it there at the end of its round."""
 
@@ -127,8 +129,12 @@ class Replication:
 
     async def _closely(self, seen: View) -> View:
         """As the nodes say themselves: what is in etcd may be two seconds old."""
-        asked = (asyncio.to_thread(look, name, host) for name, host in self._hosts.items())
-        told = [each for each in await asyncio.gather(*asked) if each is not None]
+        asked = [
+            asyncio.ensure_future(asyncio.to_thread(look, name, host)) for name, host in self._hosts.items()
+        ]
+        # Who is just being stopped answers late, and says nothing of who accepts writes by now.
+        answered, _ = await asyncio.wait(asked, timeout=ANSWERS_WITHIN_S)
+        told = [found for each in answered if (found := each.result()) is not None]
         return seen._replace(members={each.name: each for each in told})
 
     def heard(self, change: Change) -> None:

@@ -6,11 +6,13 @@ clients ─► (edge) ─► (balancer) ─► application ─► (sessions) (ca
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from outgrow.advisor.measures import Tally
+from outgrow.cluster.status import Backups
 from outgrow.dashboard.servers import name_of
 from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node, Replica, Server
 from outgrow.endpoints import Endpoints
@@ -54,6 +56,7 @@ class Front(NamedTuple):
     rates: Mapping[str, float | None] = {}
     connections: Mapping[str, int | None] = {}
     replicas: Mapping[str, Replica] = {}
+    backups: Backups | None = None
 
 
 def draw(
@@ -70,12 +73,19 @@ def draw(
     boxes += [_server_box(server) for server in front.servers.values()]
     of_servers = _by_server(tallies)
     links = _links(boxes, front, of_servers, whole)
-    notes: dict[str, str] = {}
+    notes = {} if front.backups is None else {"database": _backed_up(front.backups)}
     if document is not None:
         _add_database(boxes, links, document, of_servers, whole, size)
         _add_parts(boxes, notes, document, of_servers)
     present = {box.tier for box in boxes if box.inside is None}
     return Drawing([tier for tier in TIERS if tier in present], boxes, links, notes)
+
+
+def _backed_up(backups: Backups) -> str:
+    if backups.earliest is None:
+        return "not backed up yet"
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(backups.earliest))
+    return f"backed up since {since}"
 
 
 def _by_server(tallies: Mapping[str, Tally]) -> dict[str, Tally]:

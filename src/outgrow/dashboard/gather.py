@@ -216,6 +216,7 @@ class Gatherer:
             {name: self._balancers.rate(name) for name in names},
             {name: self._balancers.connections(name) for name in names},
             {each.name: each for each in self._replicas},
+            self._status.backups if self._status is not None else None,
         )
 
     def snapshot(self, action: Action | None = None) -> Snapshot | None:

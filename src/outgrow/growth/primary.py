@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from outgrow import cluster, endpoints
 from outgrow.cluster import control
+from outgrow.cluster.control import Request
 from outgrow.cluster.plan import replicated
 from outgrow.cluster.processes import Processes
 from outgrow.cluster.state import State
@@ -89,6 +90,9 @@ async def _switch(nodes: _Nodes, before: str, after: str) -> float:
         # What is written down now need not be while writes are held.
         await old.execute("CHECKPOINT")
         await follower.until_replayed(new, await follower.position(old), TAKES_OVER_WITHIN_S)
+        await control.change(
+            nodes.state.application, Request("hand-over", names=(before,)), tell=lambda change: None
+        )
         began = time.monotonic()
         await processes.hold(HOLD_S)
         await follower.until_replayed(new, await follower.position(old), CAUGHT_UP_S)

@@ -12,12 +12,15 @@ const STATES = [
 ];
 // The kinds of events that are marked, with their sign and colour.
 const MARKS = {
-  stage: ["◆", "accent"], growth: ["◆", "accent"], scale: ["▲", "accent"], deploy: ["●", "teal"], drill: ["✦", "orange"], failover: ["⇄", "bad"],
+  failover: ["⇄", "bad"], stage: ["◆", "accent"], growth: ["◆", "accent"], scale: ["▲", "accent"], deploy: ["●", "teal"], drill: ["✦", "orange"],
   fleet: ["■", "muted"], restart: ["×", "bad"], failed: ["×", "bad"], out: ["×", "bad"], ejected: ["×", "orange"], in: ["✓", "good"], draining: ["▼", "doubtful"],
 };
 
 // The phases of a failover, each as long as it took, above the lanes.
 const PHASES = { detection: "bad", election: "orange", promotion: "doubtful", reconfiguration: "blue", recovery: "good" };
+
+// Where signs would lie on each other, the first of these kinds is shown: a failover, not the restart that it caused.
+const KINDS = Object.keys(MARKS), APART = 13;
 
 export class Timeline {
   constructor(root) {
@@ -48,7 +51,8 @@ export class Timeline {
     this.drawAxis(context, box, series, colors);
     lanes.forEach((lane, row) => this.drawLane(context, lane, row, series, colors));
     const shown = events.filter((event) => MARKS[event.kind] && event.at >= series.since && event.at < series.until);
-    for (const event of shown) this.drawMark(context, event, lanes, series, colors);
+    this.signs = [];
+    for (const event of [...shown].sort((a, b) => KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind))) this.drawMark(context, event, lanes, series, colors);
     for (const failover of failovers) this.drawFailover(context, failover, series, colors);
     if (this.hover !== null) this.drawCross(context, box, series, colors);
     this.tell(lanes, shown, series);
@@ -109,8 +113,9 @@ export class Timeline {
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.font = `12px ${colors.font}`;
-    context.fillText(sign, x, row >= 0 ? TOP + row * LANE + LANE / 2 : TOP - 14);
-    if (row < 0) {
+    if (row >= 0) context.fillText(sign, x, TOP + row * LANE + LANE / 2);
+    else {
+      if (this.signs.every((other) => Math.abs(other - x) >= APART)) { this.signs.push(x); context.fillText(sign, x, TOP - 14); }
       context.globalAlpha = 0.4;
       context.fillRect(Math.round(x), TOP - 6, 1, lanes.length * LANE + 6);
       context.globalAlpha = 1;

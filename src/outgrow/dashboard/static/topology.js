@@ -110,10 +110,10 @@ export class Topology {
     this.svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
     const down = getComputedStyle(this.root).getPropertyValue("--down").trim() === "1";
     const seen = new Set();
-    for (const { key, source, target, rate } of down ? this.trunks() : this.branches()) {
+    for (const { key, source, target, rate, along = 0.5 } of down ? this.trunks() : this.branches()) {
       seen.add(key);
       const line = this.lines.get(key) ?? this.makeLine(key);
-      this.layLine(line, source.getBoundingClientRect(), target.getBoundingClientRect(), frame, down, rate);
+      this.layLine(line, source.getBoundingClientRect(), target.getBoundingClientRect(), frame, down, rate, along);
     }
     for (const [key, line] of this.lines) if (!seen.has(key)) { line.group.remove(); this.lines.delete(key); }
   }
@@ -122,7 +122,15 @@ export class Topology {
   branches() {
     return this.links.map((link) => ({
       key: `${link.source} ${link.target}`, source: this.boxes.get(link.source)?.root, target: this.boxes.get(link.target)?.root, rate: link.rate,
+      along: this.along(link),
     })).filter((each) => each.source && each.target);
+  }
+
+  // Where on a line its rate is told: where several ask several, lines cross, so it is nearer to the one end or the other.
+  along({ source, target }) {
+    const sources = this.links.filter((link) => link.target === target).map((link) => link.source);
+    const crossing = sources.length > 1 && this.links.filter((link) => link.source === source).length > 1;
+    return crossing ? 0.2 + 0.6 * sources.indexOf(source) / (sources.length - 1) : 0.5;
   }
 
   // Where the boxes of a tier stand below each other, one line from tier to tier.
@@ -148,7 +156,7 @@ export class Topology {
     return line;
   }
 
-  layLine(line, from, to, frame, down, rate) {
+  layLine(line, from, to, frame, down, rate, along) {
     const a = down ? [from.left + from.width / 2, from.bottom] : [from.right, from.top + from.height / 2];
     const b = down ? [to.left + to.width / 2, to.top] : [to.left, to.top + to.height / 2];
     const [x1, y1, x2, y2] = [a[0] - frame.left, a[1] - frame.top, b[0] - frame.left, b[1] - frame.top];
@@ -159,8 +167,10 @@ export class Topology {
       line.path.setAttribute("d", path);
       line.flow.setAttribute("d", path);
     }
-    line.label.setAttribute("x", down ? (x1 + x2) / 2 + 8 : (x1 + x2) / 2);
-    line.label.setAttribute("y", down ? (y1 + y2) / 2 + 4 : (y1 + y2) / 2 - 9);
+    // On the curve above: along it x goes as 1.5 t (1 - t) + t^3, y as 3 t^2 - 2 t^3.
+    const x = x1 + (x2 - x1) * (1.5 * along * (1 - along) + along ** 3), y = y1 + (y2 - y1) * (3 * along ** 2 - 2 * along ** 3);
+    line.label.setAttribute("x", down ? (x1 + x2) / 2 + 8 : x);
+    line.label.setAttribute("y", down ? (y1 + y2) / 2 + 4 : y - 9);
     line.label.setAttribute("text-anchor", down ? "start" : "middle");
     put(line.label, rate === null || rate < 0.05 || (this.quiet && !down) ? "" : text(rate, "rate"));
     const level = rate > 0.05 ? (rate > 300 ? "3" : rate > 30 ? "2" : "1") : "0";
