@@ -115,6 +115,9 @@ async def test_when_it_is_full_what_expires_next_goes_and_what_never_does_stays(
         there = [await connection.exists(f"{PREFIX}{number}") for number in range(400)]
         assert await connection.get(f"{PREFIX}noted") == b"x"
         assert sum(there[:100]) < 10 < sum(there[-20:])
+        figures = redis_cache.figures(str(published(fleet).url), fleet.state.placement())
+        assert figures.evicted > 100 and sum(there) // 2 < figures.keys <= sum(there) + 1
+        assert figures.memory_max == 3 << 20 < 2 * figures.memory
         await asyncio.to_thread(redis_cache.empty, str(published(fleet).url), fleet.state.placement())
 
 

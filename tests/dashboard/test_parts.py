@@ -23,6 +23,7 @@ from outgrow.dashboard.http import Client
 from outgrow.dashboard.requests import Requests
 from outgrow.dashboard.snapshot import Balanced, Node
 from outgrow.dashboard.stream import Stream
+from outgrow.engines.redis_cache import Figures as CacheFigures
 from outgrow.growth import journal as journals
 from tests.support import exposition
 
@@ -242,7 +243,7 @@ def test_health(nodes: tuple[NodeStatus, ...], answers: bool, expected: str) -> 
 
 def test_what_a_prometheus_is_told_of_the_fleet() -> None:
     def scraped(of: Status | None) -> dict[str, list[float]]:
-        families = exposition.parse(metrics.exposition(of, "")[1].decode())
+        families = exposition.parse(metrics.exposition(of, None, "")[1].decode())
         return {name: list(family.samples.values()) for name, family in families.items()}
 
     kept = Backups(
@@ -296,6 +297,23 @@ def test_a_whole_fleet_is_drawn_from_the_clients_to_the_data() -> None:
     assert links["app-2", "replica"] == 30 and ("balancer", "postgres") not in links
     assert len(links) == 1 + 2 + 2 * 3
     assert "dashboard" not in {box.id for box in drawing.boxes}
+
+
+def test_the_shared_cache_says_how_full_it_is() -> None:
+    figures = CacheFigures(memory=30, memory_max=120, keys=7, evicted=5)
+    seen = Front(cache=figures, evicted=2.5)
+    drawing = draw([drawn("redis-cache", "cache")], seen, None, {}, TALLY, None)
+    box = next(box for box in drawing.boxes if box.tier == "cache")
+    assert box.detail == "Redis"
+    shown = {figure.label: figure.value for figure in box.figures}
+    assert shown["full"] == 0.25 and shown["evicted"] == 2.5
+    families = exposition.parse(metrics.exposition(None, figures, "")[1].decode())
+    told = {
+        name.removeprefix("outgrow_cache_server_"): list(family.samples.values())
+        for name, family in families.items()
+        if name.startswith("outgrow_cache_server_")
+    }
+    assert told == {"memory_bytes": [30], "memory_max_bytes": [120], "keys": [7], "evicted_total": [5]}
 
 
 def test_a_pooler_is_drawn_between() -> None:

@@ -115,7 +115,7 @@ class App:
             await _answer(scope, send, 200, JSON, self._possible(scope), headers)
         elif scope["path"] == "/metrics":
             accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
-            content_type, text = metrics.exposition(self._gatherer.status, accept)
+            content_type, text = metrics.exposition(self._gatherer.status, self._gatherer.cache.now, accept)
             await _answer(scope, send, 200, content_type, text, ((b"cache-control", b"no-store"),))
         elif (answer := self._answers.get(scope["path"])) is not None:
             query = Query(parse_qsl(scope["query_string"].decode("latin-1")))

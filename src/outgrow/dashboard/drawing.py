@@ -16,6 +16,7 @@ from outgrow.cluster.status import Backups
 from outgrow.dashboard.servers import name_of
 from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node, Replica, Server
 from outgrow.endpoints import Endpoints
+from outgrow.engines.redis_cache import Figures as CacheFigures
 
 TIERS = (
     "clients",
@@ -57,6 +58,8 @@ class Front(NamedTuple):
     connections: Mapping[str, int | None] = {}
     replicas: Mapping[str, Replica] = {}
     backups: Backups | None = None
+    cache: CacheFigures | None = None
+    evicted: float | None = None
 
 
 def draw(
@@ -133,7 +136,7 @@ def _node_box(node: Node, front: Front, whole: Tally) -> Box:
     elif node.tier == "database":
         figures = [*_query_figures(whole), *figures]
     elif node.tier == "cache":
-        figures = [Figure("hits", whole.hit_share, "share"), *figures]
+        figures = [Figure("hits", whole.hit_share, "share"), *_cache_figures(front), *figures]
     elif node.tier == "pooler":
         figures = [Figure("queries", _queries(whole), "rate"), *figures]
     replica = front.replicas.get(node.name)
@@ -247,6 +250,12 @@ def _inside(host: Box, tier: str, title: str, detail: str, figures: list[Figure]
 def _replica_figures(replica: Replica) -> list[Figure]:
     figures = [Figure("reads", replica.reads, "rate")]
     return figures if replica.role == "primary" else [*figures, Figure("behind", replica.lag, "bytes")]
+
+
+def _cache_figures(front: Front) -> list[Figure]:
+    now = front.cache
+    full = now.memory / now.memory_max if now is not None and now.memory_max else None
+    return [Figure("full", full, "share"), Figure("evicted", front.evicted, "rate")]
 
 
 def _query_figures(whole: Tally) -> list[Figure]:

@@ -2,7 +2,7 @@
 
 supervisor (control socket) ─┐
 processes (own paths) ───────┤
-balancers (admin sockets) ───┼─► look ─► history (file), slow requests, events ─► snapshot, when asked for
+balancers, shared cache ─────┼─► look ─► history (file), slow requests, events ─► snapshot, when asked for
 /proc ───────────────────────┘
 """
 
@@ -31,6 +31,7 @@ from outgrow.dashboard.events import Events, Watch
 from outgrow.dashboard.health import judge
 from outgrow.dashboard.process import Process, look_at_all
 from outgrow.dashboard.requests import Requests
+from outgrow.dashboard.shared_cache import SharedCache
 from outgrow.dashboard.snapshot import Action, Node, Replica, Server, Snapshot, Traffic
 from outgrow.dashboard.snapshot import Requests as RequestCounts
 from outgrow.dashboard.usage import Usage
@@ -68,6 +69,7 @@ class Gatherer:
         self._document: Endpoints | None = None
         self._processes: dict[str, Process] = {}
         self._balancers = Balancers(self._place.state / "balancer", looks=SHOWN_S + 1)
+        self.cache = SharedCache(self._place, looks=SHOWN_S + 1)
         self._transitions = servers.Watch(self.events)
         self._servers: list[Server] = []
         self._failovers = replicas.Watch(self.events)
@@ -91,8 +93,10 @@ class Gatherer:
         now = time.time()
         await self._look_at_fleet()
         tallies: dict[str, Tally] = {}
-        told_all, _ = await asyncio.gather(
-            look_at_all(list(self._processes.values())), self._balancers.look(self._running("balancer"))
+        told_all, *_ = await asyncio.gather(
+            look_at_all(list(self._processes.values())),
+            self._balancers.look(self._running("balancer")),
+            self.cache.look(self._cache_url()),
         )
         for process, tally, told in told_all:
             self.requests.add(process.node, told)
@@ -141,6 +145,11 @@ class Gatherer:
         """Its nodes that are ready."""
         nodes = self._status.nodes if self._status is not None else ()
         return [node.name for node in nodes if node.tier == tier and node.state == "ready"]
+
+    def _cache_url(self) -> str | None:
+        """Of the shared cache that the fleet runs; None while it does not."""
+        there = self._document is not None and bool(self._running("cache"))
+        return self._document.cache.url if there and self._document is not None else None
 
     def _look_at_servers(self) -> list[Server]:
         """Each server over the last few seconds."""
@@ -217,6 +226,8 @@ class Gatherer:
             {name: self._balancers.connections(name) for name in names},
             {each.name: each for each in self._replicas},
             self._status.backups if self._status is not None else None,
+            self.cache.now,
+            self.cache.evicted,
         )
 
     def snapshot(self, action: Action | None = None) -> Snapshot | None:

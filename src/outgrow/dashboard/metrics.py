@@ -1,18 +1,19 @@
-"""What a Prometheus asks of the fleet itself: its nodes, its backups. docs/metrics.md lists it."""
+"""What a Prometheus asks of the fleet itself: its nodes, its backups, its cache. docs/metrics.md lists it."""
 
 from __future__ import annotations
 
 from outgrow.cluster import Status
 from outgrow.cluster.status import Backups
+from outgrow.engines.redis_cache import Figures
 from outgrow.runtime.telemetry.metrics import Registry
 
 
-def exposition(status: Status | None, accept: str) -> tuple[str, bytes]:
+def exposition(status: Status | None, cache: Figures | None, accept: str) -> tuple[str, bytes]:
     """Content type and body. What is unknown has no series."""
-    return registry(status).exposition(accept)
+    return registry(status, cache).exposition(accept)
 
 
-def registry(status: Status | None) -> Registry:
+def registry(status: Status | None, cache: Figures | None = None) -> Registry:
     """The figures of this moment."""
     made = Registry()
     up = made.gauge("outgrow_fleet_node_up", "1 while a node is ready, else 0.", "node", "tier")
@@ -20,7 +21,22 @@ def registry(status: Status | None) -> Registry:
         if node.kind == "service":
             up.series(node.name, node.tier).value = node.state == "ready"
     _add_backups(made, status.backups if status is not None else None)
+    _add_cache(made, cache)
     return made
+
+
+def _add_cache(made: Registry, now: Figures | None) -> None:
+    """Of the shared cache's Redis."""
+    families = (
+        made.gauge("outgrow_cache_server_memory_bytes", "Memory that the shared cache takes."),
+        made.gauge("outgrow_cache_server_memory_max_bytes", "Memory that it may take."),
+        made.gauge("outgrow_cache_server_keys", "Keys in it."),
+        made.counter("outgrow_cache_server_evicted_total", "Keys that had to go to make room."),
+    )
+    for family, value in zip(families, now or (None,) * len(families), strict=True):
+        family.clear()
+        if value is not None:
+            family.series().value = value
 
 
 def _add_backups(made: Registry, backups: Backups | None) -> None:

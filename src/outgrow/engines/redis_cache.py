@@ -5,7 +5,8 @@ redis-cache   service   nothing of it is written to the disk: it begins empty, a
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Literal, NamedTuple
 
 from outgrow import endpoints
 from outgrow.engines import redis_client
@@ -83,19 +84,39 @@ def users(name: str, password: str, operator_password: str) -> str:
     )
 
 
+class Figures(NamedTuple):
+    """How it stands: bytes, keys, and how many keys had to go to make room since it began."""
+
+    memory: int
+    memory_max: int
+    keys: int
+    evicted: int
+
+
+def figures(url: str, place: Placement) -> Figures:
+    """As it says it. Raises FleetError when it does not answer."""
+    said = _ask(url, place, "INFO").decode()
+    values = dict(re.findall(r"^(\w+):(?:keys=)?(\d+)", said, re.MULTILINE))
+    names = ("used_memory", "maxmemory", "db0", "evicted_keys")  # an empty one says nothing of db0
+    return Figures(*(int(values.get(name, 0)) for name in names))
+
+
 def empty(url: str, place: Placement) -> None:
     """Remove everything that is in it, and that processes have taken from it into their memory.
 
     A process whose connection ends trusts nothing that it has. Raises FleetError when it does not answer.
     """
-    password = endpoints.read_secrets(place.operator_secrets).passwords[OPERATOR_ROLE]
-    application = Account.of(url, password)
-    operator = application._replace(user=OPERATOR)
-    for command in ("FLUSHALL", f"CLIENT KILL USER {application.user}"):
-        try:
-            said = redis_client.ask(operator, command)
-        except OSError as error:
-            hint = f"`outgrow logs {NAME}` may say why"
-            raise FleetError(f"{NAME} does not answer: {error}", hint=hint) from error
-        if said.startswith(b"-"):
-            raise FleetError(f"{NAME} is not emptied: {said.decode(errors='replace').strip()}")
+    _ask(url, place, "FLUSHALL")
+    _ask(url, place, f"CLIENT KILL USER {Account.of(url, '').user}")
+
+
+def _ask(url: str, place: Placement, command: str) -> bytes:
+    password = endpoints.read_secrets(place.operator_secrets).passwords.get(OPERATOR_ROLE, "")
+    try:
+        said = redis_client.ask(Account.of(url, password)._replace(user=OPERATOR), command)
+    except OSError as error:
+        hint = f"`outgrow logs {NAME}` may say why"
+        raise FleetError(f"{NAME} does not answer: {error}", hint=hint) from error
+    if said.startswith(b"-"):
+        raise FleetError(f"{NAME} refuses {command}: {said.decode(errors='replace').strip()}")
+    return said
