@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import uvloop
 
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark
@@ -75,6 +76,17 @@ async def test_what_one_has_loaded_others_find(processes: list[Process]) -> None
     assert (first.loads, second.loads) == (1, 0)
     assert await second.read("a") == 0
     assert second.outcomes == {"shared": 1, "hit": 1}
+
+
+def test_on_the_loop_of_the_servers(server: CacheServer) -> None:
+    async def ask() -> int:
+        process = Process(Data(), server)
+        await process.open()
+        found = await process.read("a")
+        await process.close()
+        return found
+
+    assert uvloop.run(ask()) == 0
 
 
 async def test_one_loads_for_all(processes: list[Process]) -> None:

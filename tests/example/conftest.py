@@ -1,5 +1,5 @@
 """The example on each database, with the cache and without: every test of this folder runs on
-all of them, and over replicas that are half a second late."""
+all of them, and with a shared cache over replicas that are half a second late."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 import pytest_asyncio
 
 from outgrow.runtime.database.migrate import migrate
-from tests.example.world import MIGRATIONS, REPLICATED, Person, World, running, settings_for
+from tests.example.world import MIGRATIONS, REPLICATED, SHARED, Person, World, running, settings_for
+from tests.support.cache import CacheServer
 from tests.support.postgres import PostgresServer
 from tests.support.replicas import Replicated, replicated
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Over replicas once is enough: with the cache, which makes it harder to be right."""
+    """Over replicas once is enough: with a shared cache, which makes it harder to be right."""
     many = [item for item in items if _over_replicas_without_cache(item)]
     if many:
         config.hook.pytest_deselected(items=many)
@@ -48,14 +49,21 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def replicated_server() -> Iterator[Replicated]:
-    """A primary and two replicas that show everything half a second later."""
+    """A primary and two replicas that show everything half a second later, and a cache that is shared."""
     servers: Replicated
-    with replicated(2) as servers:
-        servers.delay(0.5)
-        place = f"127.0.0.1:{servers.primary.port}"
-        REPLICATED[place] = servers
-        yield servers
-        del REPLICATED[place]
+    cache = CacheServer(application="conduit")
+    try:
+        cache.start()
+        SHARED.append(cache)
+        with replicated(2) as servers:
+            servers.delay(0.5)
+            place = f"127.0.0.1:{servers.primary.port}"
+            REPLICATED[place] = servers
+            yield servers
+            del REPLICATED[place]
+    finally:
+        SHARED.clear()
+        cache.stop()
 
 
 def new_database(kind: str, request: pytest.FixtureRequest, directory: Path) -> str:

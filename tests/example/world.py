@@ -25,6 +25,7 @@ from outgrow.endpoints import Node, Shard
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark
 from outgrow.runtime.scope import Scope
+from tests.support.cache import CacheServer
 from tests.support.replicas import Replicated
 
 ROOT = Path(__file__).parents[2] / "examples" / "conduit"
@@ -47,6 +48,9 @@ CHAIN = Bookmark()
 REPLICATED: dict[str, Replicated] = {}
 """The servers of a database that has replicas, by the place of its primary ("127.0.0.1:5432")."""
 
+SHARED: list[CacheServer] = []
+"""What those keep a cache in."""
+
 
 def settings_for(url: str, cache: Any, directory: Path) -> Path:
     """The endpoints document of a fleet, in a file."""
@@ -55,12 +59,17 @@ def settings_for(url: str, cache: Any, directory: Path) -> Path:
     nodes = servers.nodes(plain) if servers is not None else (Node("db", plain),)
     engine: Any = "sqlite" if url.startswith("sqlite") else "postgres"
     secrets = directory / "secrets.json"
-    endpoints.write(secrets, endpoints.secrets_of(SECRET, {"*": password} if password else None))
+    passwords = {"*": password} if password else {}
+    keeps = endpoints.Cache(engine=cache)
+    if servers is not None and cache == "memory" and SHARED:
+        keeps = endpoints.Cache(engine="redis", url=SHARED[0].url)
+        passwords["cache"] = SHARED[0].password
+    endpoints.write(secrets, endpoints.secrets_of(SECRET, passwords))
     document = endpoints.Endpoints(
         application="conduit",
         stage="test",
         database=endpoints.Database(engine=engine, shards=(Shard("0", nodes),)),
-        cache=endpoints.Cache(engine=cache),
+        cache=keeps,
         sessions=endpoints.Sessions(engine="database"),
         telemetry=endpoints.Telemetry(access_log=False),
         secrets_file=str(secrets),

@@ -34,8 +34,8 @@ TESTS = "tests"
 class CacheServer:
     """As the fleet runs it: its settings, its users. Empty at every start. `stop` leaves nothing behind."""
 
-    def __init__(self, memory: str = "64mb") -> None:
-        self._program, self._memory = program(), memory
+    def __init__(self, memory: str = "64mb", *, application: str = APPLICATION) -> None:
+        self._program, self._memory, self._application = program(), memory, application
         self.directory = Path(tempfile.mkdtemp(prefix="outgrow-test-cache-"))
         self.port = free_port()
         self.password = secrets.token_hex(16)
@@ -44,7 +44,7 @@ class CacheServer:
     @property
     def url(self) -> str:
         """Without the password."""
-        return f"redis://{APPLICATION}@{HOST}:{self.port}"
+        return f"redis://{self._application}@{HOST}:{self.port}"
 
     @property
     def client(self) -> Redis:
@@ -60,7 +60,7 @@ class CacheServer:
     def start(self) -> None:
         """Start it; whoever connects waits by itself."""
         settings, access = self.directory / "redis.conf", self.directory / "access.conf"
-        users = redis_cache.users(APPLICATION, self.password, self.password)
+        users = redis_cache.users(self._application, self.password, self.password)
         access.write_text(users + redis.user(TESTS, self.password, "~* &* +@all"))
         more = {**redis_cache.settings(1, "lru"), "maxmemory": self._memory}
         settings.write_text(redis.configuration(Address(HOST, self.port), self.directory, access, more))

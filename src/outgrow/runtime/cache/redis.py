@@ -16,7 +16,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -83,12 +83,11 @@ class Pipe(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From here on it can be written to."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is no subclass of it
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        while True:
+        while not self.closed:
             try:
                 reply = self._reader.gets()
             except hiredis.ProtocolError:
@@ -99,6 +98,9 @@ class Pipe(asyncio.Protocol):
             if isinstance(reply, hiredis.PushNotification):
                 self._pushed(reply)
                 continue
+            if not self._waiting:  # what was told was refused: who has asked since has got its answer
+                self.close()
+                return
             self._answered(*self._waiting.popleft()[1:], reply)
 
     def connection_lost(self, error: Exception | None) -> None:
