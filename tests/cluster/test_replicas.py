@@ -242,6 +242,23 @@ def test_one_node_of_etcd_dies(cluster: Cluster) -> None:
     assert cluster.primary.name == before
 
 
+def test_a_node_of_etcd_that_has_lost_its_data_comes_back(cluster: Cluster) -> None:
+    """The others take it in anew: after that another one may die."""
+    cluster.wait_until_whole()
+    before = cluster.primary.name
+    data = cluster.state.placement().data / "etcd" / "etcd-2"
+    cluster.kill("etcd-2")
+    data.rename(data.with_name("gone"))
+    wait_until(lambda: cluster.node("etcd-2").restarts > 0, "its death to be seen")
+    wait_until(lambda: cluster.node("etcd-2").state == "ready", "etcd-2 again")
+    assert (data / "member").exists()
+    cluster.kill("etcd-3")
+    cluster.ask("CREATE TABLE taken_in (id int)")
+    wait_until(lambda: cluster.node("etcd-3").restarts > 0, "its death to be seen")
+    wait_until(lambda: cluster.node("etcd-3").state == "ready", "etcd-3 again")
+    assert cluster.primary.name == before
+
+
 def test_all_of_etcd_hangs(cluster: Cluster) -> None:
     """As long as the nodes see each other, the primary goes on: nobody else can have become one."""
     cluster.wait_until_whole()

@@ -39,9 +39,12 @@ def writes_again(history: History, faults: Sequence[float], *, within_s: float) 
 
 
 def _took(writes: Sequence[Attempt], begins: float, ends: float) -> float | None:
-    """From the fault to the first answer to a write that was sent after it, and after which none failed."""
+    """From the fault to the first answer to a write that was sent after it, and after which none failed.
+
+    What was under way when the next one began failed because of that one.
+    """
     sent = [each for each in writes if begins <= each.sent < ends]
-    last = max((each.sent for each in sent if has_failed(each)), default=begins)
+    last = max((each.sent for each in sent if has_failed(each) and each.ended < ends), default=begins)
     answered = [each.ended for each in sent if not has_failed(each) and each.sent >= last]
     return round(max(min(answered), last) - begins, 3) if answered else None
 

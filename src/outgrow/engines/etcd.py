@@ -32,6 +32,7 @@ CLUSTER = "replicated"
 """The folder of a database with replicas, and of all that belongs to it."""
 
 TLS = "outgrow.engines.etcd_tls"
+RUN = "outgrow.engines.etcd_run"
 
 
 class Etcd:
@@ -73,7 +74,7 @@ class Etcd:
         return Workload(
             name=name,
             tier="consensus",
-            argv=(str(self._program), *options),
+            argv=(sys.executable, "-m", RUN, str(self._program), *options),
             after=("etcd-tls",),
             readiness=Probe("http", Address(host, HEALTH), "/health", timeout_s=60),
             restart=Restart(),

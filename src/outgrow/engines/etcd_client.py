@@ -21,6 +21,15 @@ class Entry(NamedTuple):
     created: int
 
 
+class Peer(NamedTuple):
+    """A node of etcd as the others know it. `started`: it has been there once, with data."""
+
+    number: str
+    name: str
+    peers: tuple[str, ...]
+    started: bool
+
+
 class Client:
     """Asks any of the nodes. `settings` are as Patroni has them: hosts, cert, key, cacert."""
 
@@ -51,6 +60,22 @@ class Client:
         delete = {"request_delete_range": {"key": _encoded(key)}}
         told = self._ask("kv/txn", {"compare": [same], "success": [delete]})
         return bool(told.get("succeeded", False))
+
+    def members(self) -> list[Peer]:
+        """Who belongs to it. Raises FleetError when no node answers."""
+        told = self._ask("cluster/member/list", {})
+        return [
+            Peer(each["ID"], each.get("name", ""), tuple(each["peerURLs"]), "clientURLs" in each)
+            for each in told.get("members", [])
+        ]
+
+    def forget(self, member: Peer) -> None:
+        """It belongs to them no more. Raises FleetError when they cannot agree on that."""
+        self._ask("cluster/member/remove", {"ID": member.number})
+
+    def take_in(self, peer_url: str) -> None:
+        """A node without data is about to start there. Raises FleetError when they cannot agree on that."""
+        self._ask("cluster/member/add", {"peerURLs": [peer_url]})
 
     def close(self) -> None:
         """Let go of the connection."""
