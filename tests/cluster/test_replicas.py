@@ -22,7 +22,7 @@ from outgrow.engines.patroni_client import Client
 from outgrow.errors import EngineMissing, FleetError, Misuse
 from outgrow.growth import primary, scale
 from tests.support.fleets import run, wait_until
-from tests.support.patroni import Cluster, Writer, inside, kill, patroni_of, postmaster
+from tests.support.patroni import UNREACHABLE, Cluster, Writer, inside, kill, patroni_of, postmaster
 
 LOSS_WITHIN_S = 3.0
 HELD_MAX_S = 1.5
@@ -279,6 +279,64 @@ def test_all_of_etcd_hangs(cluster: Cluster) -> None:
             os.kill(pid, signal.SIGCONT)
     cluster.wait_until_whole()
     assert cluster.primary.name == before
+
+
+@pytest.mark.timeout(120)
+def test_a_replica_whose_data_is_corrupted_is_rebuilt_when_somebody_says_so(cluster: Cluster) -> None:
+    cluster.wait_until_whole()
+    replica = next(node for node in cluster.nodes if node.role != "primary")
+    with pytest.raises(Misuse, match="is the primary"):
+        run(primary.rebuild(cluster.directory, cluster.primary.name))
+    with pytest.raises(Misuse, match="there is no node postgres-9"):
+        run(primary.rebuild(cluster.directory, "postgres-9"))
+    cluster.ask("CREATE TABLE copied_anew AS SELECT 1")
+    data = cluster.state.placement().data / "replicated" / replica.name
+    kill(postmaster(replica))
+    (data / "global" / "pg_control").write_bytes(bytes(8192))
+    wait_until(lambda: any(replica.name in text for text in cluster.status().warnings), "a warning", 60)
+    assert len(cluster.writable()) == 1
+    assert run(primary.rebuild(cluster.directory, replica.name)) > 0
+    cluster.wait_until_whole()
+    assert cluster.ask("SELECT 1 FROM copied_anew", node=replica.name)
+
+
+@pytest.mark.timeout(180)
+def test_a_replica_that_needs_a_log_that_is_gone_copies_everything_anew(cluster: Cluster) -> None:
+    """By itself: it was away for longer than its slot keeps the log."""
+    cluster.wait_until_whole()
+    first, replica = cluster.primary, next(node for node in cluster.nodes if node.role != "primary")
+    host, client = str(first.address).partition(":")[0], Client(cluster.password("patroni"))
+    small = {"max_slot_wal_keep_size": "32MB", "wal_keep_size": "16MB", "max_wal_size": "64MB"}
+    usual = {"max_slot_wal_keep_size": "2GB", "wal_keep_size": "256MB", "max_wal_size": None}
+    client.change("PATCH", host, "/config", {"postgresql": {"parameters": small}})
+    wait_until(lambda: cluster.ask("SHOW wal_keep_size")[0][0] == "16MB", "the settings")
+    stopped = inside(replica)[1:]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        following = partial(cluster.ask, "SELECT count(*) FROM pg_stat_replication", node=first.name)
+        wait_until(lambda: following()[0][0] == 1, "its connection to be given up")
+        # Eight segments of the log that hold nearly nothing.
+        for _ in range(8):
+            cluster.ask("SELECT pg_logical_emit_message(false, '', ''), pg_switch_wal()", node=first.name)
+        cluster.ask("CREATE TABLE gone AS SELECT 1", node=first.name)
+        cluster.ask("CHECKPOINT", node=first.name)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    there = "SELECT 1 WHERE to_regclass('gone') IS NOT NULL"
+    client.change("PATCH", host, "/config", {"postgresql": {"parameters": usual}})
+
+    def copied() -> bool:
+        try:
+            return bool(cluster.ask(there, node=replica.name))
+        except UNREACHABLE:
+            return False
+
+    wait_until(copied, "the whole database", 90)
+    cluster.wait_until_whole()
+    log = (cluster.state.logs / f"{replica.name}.log").read_text(errors="replace")
+    assert "has already been removed" in log, "it was not away for long enough"
 
 
 @pytest.mark.timeout(180)

@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "A database with replicas": {
         "switchover": Entry("switchover", "Make another node the primary, as planned."),
         "failover": Entry("failover", "Give the primary up; another node takes over."),
+        "rebuild": Entry("rebuild", "Have a replica copy the whole database anew."),
         "pause": Entry("pause", "No automatic failover, for maintenance."),
         "resume": Entry("resume", "Automatic failover again."),
     },

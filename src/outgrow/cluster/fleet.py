@@ -108,9 +108,11 @@ class Fleet:
             from outgrow.engines.patroni import Patroni
 
             engine = Patroni(self._topology, self._place)
-            password = endpoints.read_secrets(self._place.operator_secrets).passwords["admin"]
+            passwords = endpoints.read_secrets(self._place.operator_secrets).passwords
             waits_s = _waits_s(self._topology)
-            self._replication = Replication(engine, self._nodes, password, waits_s, self._failovers)
+            self._replication = Replication(
+                engine, self._nodes, passwords, self._state.logs, waits_s, self._failovers
+            )
             self._watching = asyncio.create_task(self._replication.run())
 
     def hand_over(self, names: Collection[str]) -> None:
@@ -284,7 +286,8 @@ class Fleet:
         wrong = backups.wrong if backups is not None else ()
         paused = self._replication is not None and self._replication.view.paused
         waits = ("the database has no automatic failover (`outgrow resume` ends that)",) if paused else ()
-        return (*map(str, warnings(self._topology)), *limited, *wrong, *waits, *self._unconfirmed())
+        away = self._replication.troubles if self._replication is not None else ()
+        return (*map(str, warnings(self._topology)), *limited, *wrong, *waits, *away, *self._unconfirmed())
 
     def _unconfirmed(self) -> tuple[str, ...]:
         """What somebody ought to know whose commits are to be confirmed."""

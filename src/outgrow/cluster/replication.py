@@ -11,10 +11,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from outgrow.cluster import fencer
 from outgrow.cluster.failovers import Failovers
+from outgrow.cluster.stragglers import Stragglers, troubles
+from outgrow.engines import patroni_client
 from outgrow.engines.etcd_client import Client
 from outgrow.engines.patroni import NAMESPACE, PREFIX, Patroni
 from outgrow.engines.patroni_client import look
@@ -48,7 +51,8 @@ class Replication:
         self,
         engine: Patroni,
         nodes: Mapping[str, Node],
-        password: str,
+        passwords: Mapping[str, str],
+        logs: Path,
         waits_s: float | None,
         failovers: Failovers,
     ) -> None:
@@ -57,7 +61,9 @@ class Replication:
         self._hosts = engine.hosts
         self._nodes = nodes
         self._urls = {name: engine.node_url(name) for name in engine.hosts}
-        self._waits = Waits(password, waits_s) if waits_s is not None else None
+        self._waits = Waits(passwords["admin"], waits_s) if waits_s is not None else None
+        self._stragglers = Stragglers(self._hosts, logs)
+        self._patroni = patroni_client.Client(passwords["patroni"])
         self._failovers = failovers
         self._namespaces: dict[str, int] = {}
         self._fencing: set[asyncio.Task[None]] = set()
@@ -75,6 +81,11 @@ class Replication:
         role = "synchronous replica" if name in self.view.synchronous else "replica"
         return role, member.timeline, self.view.lag(member)
 
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What a person has to decide."""
+        return troubles(self.view)
+
     async def run(self) -> None:
         """Until cancelled."""
         try:
@@ -83,6 +94,7 @@ class Replication:
                 try:
                     await self._look(client)
                     await self._end_waits()
+                    await self._rebuild()
                 except Exception:  # a view that stands still would name a primary of the past for ever
                     logger.exception("one look at the nodes has failed")
                 pause_s = MEANWHILE_S if self._failovers.under_way else EVERY_S
@@ -105,6 +117,16 @@ class Replication:
         ended = await self._waits.look(self._urls[first.name])
         if ended:
             logger.warning("%d commits were told that no replica has confirmed them", ended)
+
+    async def _rebuild(self) -> None:
+        """A replica that can't follow any more copies the database anew."""
+        for name in await asyncio.to_thread(self._stragglers.due, self.view):
+            logger.warning("%s needs a part of the log that is gone: it copies the database anew", name)
+            host, body = self._hosts[name], {"force": True, "from_leader": True}
+            try:
+                await asyncio.to_thread(self._patroni.change, "POST", host, "/reinitialize", body)
+            except FleetError as error:
+                logger.warning("%s does not: %s", name, error)
 
     async def _client(self) -> Client:
         """Once its certificate has been made."""

@@ -2,6 +2,7 @@
 
 switchover   hold writes ─► the next one has all ─► Patroni stops the old one, promotes the next ─► let go
 failover     the primary's host is ended, whatever it does; the most advanced of the others takes over
+rebuild      a replica throws its data away and copies all of it from the primary
 pause        nobody takes over by itself, until `resume`
 """
 
@@ -38,6 +39,10 @@ HOLD_SHARE = 0.7
 
 CAUGHT_UP_S = 1.0
 TAKES_OVER_WITHIN_S = 60.0
+STOPS_WITHIN_S = 10.0
+"""For a replica to have begun with what it was asked for."""
+
+COPIES_WITHIN_S = 24 * 3600.0
 EVERY_S = 0.1
 
 
@@ -66,6 +71,11 @@ class _Nodes(NamedTuple):
         """Who accepts writes, as they say themselves."""
         found = [name for name, each in (await self.members()).items() if each.role == "primary"]
         return found[0] if len(found) == 1 else None
+
+    async def serves(self, name: str) -> bool:
+        """Whether it does what its role says."""
+        member = await asyncio.to_thread(look, name, self.engine.hosts[name])
+        return member is not None and member.serves
 
 
 async def switchover(directory: Path, target: str | None) -> Change:
@@ -147,6 +157,32 @@ async def failover(directory: Path) -> Change:
         return Change(lost.name, str(after), time.monotonic() - began)
 
 
+async def rebuild(directory: Path, name: str) -> float:
+    """Have a replica copy everything anew; returns after how many seconds it follows.
+
+    Raises Misuse, FleetNotRunning, or FleetError when it does not.
+    """
+    nodes = await _nodes(directory)
+    with _changing(nodes.state, "rebuild", name):
+        _require_known(name, list(nodes.engine.hosts))
+        first = await nodes.primary()
+        if first is None:
+            raise FleetError("there is no primary to copy from", hint="`outgrow status` shows the nodes")
+        if first == name:
+            raise Misuse(f"{name} is the primary", hint="`outgrow switchover` makes it a replica first")
+        began = time.monotonic()
+        client, body = Client(nodes.passwords["patroni"]), {"force": True, "from_leader": True}
+        await asyncio.to_thread(client.change, "POST", nodes.engine.hosts[name], "/reinitialize", body)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOPS_WITHIN_S):
+                while await nodes.serves(name):
+                    await asyncio.sleep(EVERY_S)
+        async with asyncio.timeout(COPIES_WITHIN_S):
+            while not await nodes.serves(name):
+                await asyncio.sleep(EVERY_S)
+        return time.monotonic() - began
+
+
 async def pause(directory: Path, *, paused: bool) -> None:
     """Whether nobody is to take over by itself. Raises FleetError when no node answers."""
     nodes = await _nodes(directory)
@@ -183,15 +219,19 @@ def _chosen(target: str | None, before: str, members: dict[str, Member], known: 
     """The one that was asked for, else the most advanced. Raises Misuse, FleetError."""
     if target == before:
         raise Misuse(f"{target} is the primary already", hint="`outgrow status` shows the nodes")
-    if target is not None and target not in known:
-        hint = nearest(target, known) or f"one of: {', '.join(known)}"
-        raise Misuse(f"there is no node {target}", hint=hint)
+    if target is not None:
+        _require_known(target, known)
     replicas = [each for each in members.values() if each.name != before and each.serves]
     if target is not None and target not in {each.name for each in replicas}:
         raise FleetError(f"{target} does not follow the primary", hint="`outgrow logs` says why")
     if not replicas:
         raise FleetError("no replica follows that could take over", hint="`outgrow status` shows the nodes")
     return target or max(replicas, key=lambda each: each.position or 0).name
+
+
+def _require_known(name: str, known: list[str]) -> None:
+    if name not in known:
+        raise Misuse(f"there is no node {name}", hint=nearest(name, known) or f"one of: {', '.join(known)}")
 
 
 @contextlib.contextmanager
