@@ -246,7 +246,7 @@ def test_a_node_of_etcd_that_has_lost_its_data_comes_back(cluster: Cluster) -> N
     """The others take it in anew: after that another one may die."""
     cluster.wait_until_whole()
     before = cluster.primary.name
-    data = cluster.state.placement().data / "etcd" / "etcd-2"
+    data = cluster.state.placement().data / "replicated" / "etcd" / "etcd-2"
     cluster.kill("etcd-2")
     data.rename(data.with_name("gone"))
     wait_until(lambda: cluster.node("etcd-2").restarts > 0, "its death to be seen")
