@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from outgrow import endpoints
@@ -68,14 +69,29 @@ def tell(fleet: RunningFleet, command: str) -> bytes:
     return ask(Account(host, int(port), "hello", password), command)
 
 
+def listed(fleet: RunningFleet, server: str) -> set[str]:
+    """The notes that this server shows to somebody who has never been there."""
+    answer = httpx.get(f"http://{fleet.node(server).own}/notes", timeout=10).raise_for_status()
+    return {each["id"] for each in answer.json()["notes"]}
+
+
+def require_fresh(fleet: RunningFleet) -> None:
+    """Every server hears at once of what is written at another: what it keeps would live for minutes."""
+    servers = ("app-1", "app-2")
+    wait_until(lambda: listed(fleet, servers[0]) == listed(fleet, servers[1]), "servers that agree", 3)
+    note = fleet.write("what is new here")
+    for server in servers:
+        wait_until(lambda at=server: note in listed(fleet, at), f"{server} to show it", 3)  # type: ignore[misc]
+
+
 def require_back(fleet: RunningFleet) -> None:
     assert engine(fleet) == "memory" and not runs(fleet) and not fleet.state.growing()
     assert fleet.status().stage == "load-balancer"
 
 
 def test_there_and_back_without_a_failed_request(fleet: RunningFleet) -> None:
-    with Traffic(fleet) as traffic:
-        traffic.wait_for_more()
+    with Traffic(fleet) as growing_up:
+        growing_up.wait_for_more()
         growing = Command(fleet, "grow", "cache")
         assert growing.wait_for("done", "store"), growing.said
         key = "outgrow:hello:cache:of-a-process-that-was-first"
@@ -85,11 +101,13 @@ def test_there_and_back_without_a_failed_request(fleet: RunningFleet) -> None:
         assert engine(fleet) == "redis" and fleet.status().stage == "cache"
         written = (fleet.directory / "outgrow.toml").read_text()
         assert 'stage = "cache"' in written and "engine" not in written, "the stage says it"
-        traffic.wait_for_more()
+        growing_up.wait_for_more()
+    require_fresh(fleet)
+    with Traffic(fleet) as shrinking:
         assert "at stage load-balancer" in done(fleet, "shrink", "load-balancer")
         require_back(fleet)
-        traffic.wait_for_more()
-    assert traffic.wrong == [] and traffic.requests > 100
+        shrinking.wait_for_more()
+    assert growing_up.wrong == shrinking.wrong == [] and growing_up.requests > 100
 
 
 def kill_all_along(fleet: RunningFleet, traffic: Traffic, begin: tuple[str, str]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from outgrow import endpoints
 from outgrow.engines import redis_cache
 from tests.drills.test_drills_command import broken, drilled, outgrow
 from tests.support.fleets import RunningFleet
@@ -46,11 +47,18 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
         assert made.pids() == []
 
 
+def keys(fleet: RunningFleet) -> int:
+    """How many the shared cache has."""
+    place = fleet.state.placement()
+    return redis_cache.figures(str(endpoints.read(place.endpoints).cache.url), place).keys
+
+
 def test_cache_restart(fleet: RunningFleet, tmp_path: Path) -> None:
     document, _ = drilled(fleet, "cache-restart", tmp_path / "report.txt", "--events", "1")
     assert broken(document) == []
     told = [each["kind"] for each in document["happenings"] if each["node"] == redis_cache.NAME]
     assert told[0] == "fault"
+    assert keys(fleet) > 20, "the load is served by the cache that began anew"
 
 
 def test_cache_gone(fleet: RunningFleet, tmp_path: Path) -> None:
@@ -59,6 +67,7 @@ def test_cache_gone(fleet: RunningFleet, tmp_path: Path) -> None:
     says = {each["promise"]: each for each in document["findings"]}
     assert says["Every acknowledged write is there."]["figures"]["acknowledged"] > 20
     assert says["Every user sees their own writes."]["figures"]["read_back"] > 20
+    assert keys(fleet) > 20
 
 
 def test_without_a_shared_cache_they_are_refused(fleet: RunningFleet) -> None:
