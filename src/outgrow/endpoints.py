@@ -89,6 +89,8 @@ class Cache(msgspec.Struct, frozen=True):
     engine: Literal["memory", "redis", "off"] = "memory"
     url: str | None = None
     entries_max: int = 10_000
+    bytes_max: int | None = None
+    eviction: Literal["lru", "lfu", "random", "fifo"] = "lru"
     several: bool = False
 
 
@@ -301,6 +303,8 @@ def from_topology(
             engine=topology.cache.engine or "memory",
             url=cache_url or _without_password(topology.cache.url),
             entries_max=topology.cache.entries,
+            bytes_max=None if topology.cache.entries_mb is None else topology.cache.entries_mb << 20,
+            eviction=topology.cache.eviction,
             several=topology.processes > 1,
         ),
         queue=Queue(engine=topology.queue.engine, workers=topology.queue.workers),

@@ -230,6 +230,40 @@ async def test_a_load_that_hangs_holds_nobody_up_for_long(cache: Cache) -> None:
     assert await cache.get("k", slow) == 5
 
 
+@pytest.mark.parametrize(
+    ("eviction", "asked", "left"),
+    [("lru", "abac", "ac"), ("fifo", "abac", "bc"), ("lru", "aaabc", "bc"), ("lfu", "aaabc", "ac")],
+)
+async def test_what_goes_when_it_is_full(history: History, eviction: Any, asked: str, left: str) -> None:
+    settings = endpoints.Cache(entries_max=2, eviction=eviction)
+    cache = Cache(settings, Events(), position=lambda: history.position)
+    for key in asked:
+        await cache.get(key, returning(key))
+    assert "".join(key for key in "abc" if cache._entries.get(key) is not None) == left
+
+
+async def test_anything_goes_when_it_is_full(history: History) -> None:
+    settings = endpoints.Cache(entries_max=10, eviction="random")
+    cache = Cache(settings, Events(), position=lambda: history.position)
+    for number in range(1000):
+        await cache.get(f"k{number}", returning(number))
+    assert cache.figures()["entries"] == 10
+    assert any(cache._entries.get(f"k{number}") is not None for number in range(900, 989))
+
+
+async def test_so_many_bytes(history: History) -> None:
+    settings = endpoints.Cache(entries_max=100, bytes_max=100_000)
+    cache = Cache(settings, Events(), position=lambda: history.position)
+    for number in range(50):
+        await cache.get(f"large:{number}", returning([b"x" * 5_000, {"and": "y" * 5_000}]))
+    assert 6 <= cache.figures()["entries"] <= 10
+    for number in range(200):
+        await cache.get(f"small:{number}", returning(number))
+    assert 90 <= cache.figures()["entries"] <= 100
+    assert await cache.get("huge", returning(b"x" * 200_000)) == b"x" * 200_000
+    assert await cache.get("huge", returning(b"")) == b"", "larger than all that may be kept"
+
+
 async def test_written_through(cache: Cache, history: History) -> None:
     with Block(history) as block:
         cache.put("k", 1, tags=["t"])

@@ -222,12 +222,15 @@ class Cache(Section, frozen=True):
         Meta(description='a Redis of your own; in its password write %2F for "/", %40 for "@"'),
     ] = None
     entries: Annotated[int, Meta(ge=1, le=100_000_000, description="entries that a process keeps")] = 10_000
+    entries_mb: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="megabytes that they may take, about")] | None
+    ) = None
     memory_mb: Annotated[
         int, Meta(ge=1, le=1_000_000, description="megabytes of the Redis that the fleet runs")
     ] = 128
     eviction: Annotated[
         Literal["lru", "lfu", "random", "fifo"],
-        Meta(description="what that Redis lets go of when they are full"),
+        Meta(description="what a process, and that Redis, lets go of when it is full"),
     ] = "lru"
 
 

@@ -67,7 +67,7 @@ class Cache:
         self._events = events
         self._position = position
         self._writer = writer or Writer()
-        self._loads = Loads(settings.entries_max, events, position, self._writer)
+        self._loads = Loads(settings, events, position, self._writer)
         self._entries, self.tags = self._loads.entries, self._loads.tags
         self._shared: Shared | None = None
 

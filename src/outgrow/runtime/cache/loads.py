@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from outgrow import endpoints
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
 from outgrow.runtime.cache.load import Load, around, result
@@ -28,9 +30,9 @@ class Loads:
     """The entries of this process, and the loads under way. `position` is the newest that is known here."""
 
     def __init__(
-        self, count_max: int, events: Events, position: Callable[[], Position], writer: Writer
+        self, settings: endpoints.Cache, events: Events, position: Callable[[], Position], writer: Writer
     ) -> None:
-        self.entries = entries(count_max)
+        self.entries = entries(settings)
         self.tags = Tags()
         self.shared: Shared | None = None
         self.running: dict[str, Load] = {}
@@ -128,7 +130,7 @@ class Loads:
         this.note, this.hashes, this.position, this.older = (
             entry.note, entry.hashes, entry.position, entry.older,
         )  # fmt: skip
-        self.entries.insert(this.key, entry)
+        self._insert(this.key, entry)
         self._events.cache_read(entry.prefix, "shared")
         return entry.value
 
@@ -149,7 +151,7 @@ class Loads:
                     outer = around.get()
                     if outer is not None:
                         outer.take_part(entry)
-                    self.entries.insert(key, entry)
+                    self._insert(key, entry)
                     self._events.cache_read(entry.prefix, "shared")
                     found[key] = entry.value
         missing = [each for each in asked if each.key not in found]
@@ -195,7 +197,7 @@ class Loads:
             entry = Entry(
                 value, reading, now + ttl_s - early(took, ttl_s), now + ttl_s + wanted.life.stale, prefix
             )
-            self.entries.insert(key, entry)
+            self._insert(key, entry)
             if self.shared is not None and wanted.codec is not None:
                 self.shared.keep(wanted, entry, token)
                 shared = True
@@ -262,6 +264,10 @@ class Loads:
             return
         self._store(wanted, value, Reading(self.tags.note(wanted.tags), position), 0.0)
         del held
+
+    def _insert(self, key: str, entry: Entry) -> None:
+        with suppress(OverflowError):  # larger than everything that may be kept
+            self.entries.insert(key, entry)
 
     def _work(self, work: Coroutine[Any, Any, Any]) -> None:
         """Nobody waits for it."""

@@ -1,12 +1,15 @@
-"""Entries in this process, the least recently used evicted first. Over cachebox, which is native."""
+"""Entries in this process, and what goes when there are too many. Over cachebox, which is native."""
 
 from __future__ import annotations
 
+import sys
 from time import monotonic
 from typing import Any
 
-from cachebox import LRUCache
+import msgspec
+from cachebox import FIFOCache, LFUCache, LRUCache, RRCache
 
+from outgrow import endpoints
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, tag_hash
 
 
@@ -117,6 +120,39 @@ class Entry(Reading):
         return self.until > monotonic() and self.intact()
 
 
-def entries(count_max: int) -> LRUCache[str, Entry]:
-    """A store of at most this many entries."""
-    return LRUCache(count_max)
+Entries = LRUCache[str, Entry] | LFUCache[str, Entry] | FIFOCache[str, Entry] | RRCache[str, Entry]
+KINDS: dict[str, type[Any]] = {"lru": LRUCache, "lfu": LFUCache, "fifo": FIFOCache, "random": RRCache}
+LOOKED_AT = 1000
+"""Parts of a value whose size is asked for; the others are taken to be like them."""
+
+
+def entries(settings: endpoints.Cache) -> Entries:
+    """A store of at most so many entries, and bytes if that is said. Larger ones raise OverflowError."""
+    kind = KINDS[settings.eviction]
+    count, most = max(1, settings.entries_max), settings.bytes_max
+    if most is None:
+        made: Entries = kind(count)
+        return made
+    least = -(-most // count)  # as if each took that much, so that there are no more than `count`
+    sized: Entries = kind(most, getsizeof=lambda key, entry: max(least, len(key) + size_of(entry)))
+    return sized
+
+
+def size_of(entry: Entry) -> int:
+    """About how many bytes it takes."""
+    return 300 + 100 * len(entry.note) + _size(entry.value)
+
+
+def _size(value: Any) -> int:
+    size = sys.getsizeof(value, 64)
+    if isinstance(value, dict):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(value)
+    elif isinstance(value, msgspec.Struct):
+        parts = [getattr(value, field) for field in value.__struct_fields__]
+    else:
+        return size
+    looked_at = parts[:LOOKED_AT]
+    whole = sum(_size(part) for part in looked_at)
+    return size + (whole * len(parts) // len(looked_at) if looked_at else 0)

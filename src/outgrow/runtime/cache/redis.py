@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -161,6 +162,8 @@ class Link:
     ) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
+        self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
+        self._database = parts.path.strip("/") or "0"
         self._user, self._password = unquote(parts.username or "default"), password
         self._begin, self._pushed, self._lost = begin, pushed, lost
         self._pipe: Pipe | None = None
@@ -221,11 +224,13 @@ class Link:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_WITHIN_S):
             _, pipe = await loop.create_connection(
-                lambda: Pipe(self._pushed, self._break), self._host, self._port
+                lambda: Pipe(self._pushed, self._break), self._host, self._port, ssl=self._tls
             )
             try:
                 account = ("AUTH", self._user, self._password) if self._password is not None else ()
                 await pipe.ask("HELLO", 3, *account)
+                if self._database != "0":
+                    await pipe.ask("SELECT", self._database)
                 await self._begin(pipe)
             except BaseException:
                 pipe.close()
