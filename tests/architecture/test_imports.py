@@ -35,6 +35,7 @@ TABLE: dict[str, set[str]] = {
 DRIVERS: dict[str, tuple[str, ...]] = {
     "asyncpg": ("runtime/database/postgres", "engines/postgres", "growth/data/postgres"),
     "sqlite3": ("runtime/database/sqlite", "growth/data/sqlite.py"),
+    "obstore": ("backups/s3.py",),
     "cachebox": ("runtime/cache/memory.py",),
     "opentelemetry": ("runtime/telemetry/otlp.py",),
     "uvicorn": ("runtime/serve.py",),

@@ -21,10 +21,12 @@ import pytest
 
 from outgrow import endpoints
 from outgrow.backups import history
+from outgrow.backups.mirror import NEWEST
 from outgrow.cluster.status import Backups
 from outgrow.engines.backup import ARCHIVER
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.growing import Command, Traffic
+from tests.support.s3 import S3Server
 
 pytestmark = pytest.mark.timeout(240)
 SETTINGS = """
@@ -165,6 +167,44 @@ def test_restored_beside_the_fleet_and_killed(fleet: RunningFleet) -> None:
             looking.kill()
     wait_until(lambda: set(fleet.pids()) <= before, "the end of all that it had started")
     assert fleet.read(later) == "afterwards" and fleet.healthy()
+
+
+def test_everything_is_lost_but_the_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = S3Server(tmp_path / "store")
+    store.start()
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    directory = make_application(tmp_path / "hello")
+    file = directory / "outgrow.toml"
+    text = file.read_text().replace("single-server", "separate-database")
+    settings = SETTINGS.format(folder=tmp_path / "backups") + 'mirror = "s3://backups/hello"\n'
+    file.write_text(text + settings)
+    fleet = RunningFleet(directory, "separate-database")
+    try:
+        fleet.start()
+        wait_until(lambda: backups(fleet).copies == 1 and backups(fleet).behind == 0, "the first copy")
+        note = fleet.write("in the store, too")
+        written = time.time()
+        mirrored = f"{NEWEST} of after the write"
+        wait_until(lambda: backups(fleet).at - (backups(fleet).mirror_behind_s or 0) > written + 1, mirrored)
+        assert store.environment["AWS_SECRET_ACCESS_KEY"] not in commands(fleet)
+        fleet.end()
+        shutil.rmtree(fleet.state.folder)
+        shutil.rmtree(tmp_path / "backups")
+        assert "MB" in done(fleet, "backup", "fetch")
+        done(fleet, "restore", "--to", "latest", "--yes")
+        fleet.start()
+        assert fleet.read(note) == "in the store, too"
+        wait_until(lambda: backups(fleet).copies == 1, "a copy of the new line")
+    finally:
+        fleet.end()
+        store.stop()
+        assert fleet.pids() == []
+
+
+def commands(fleet: RunningFleet) -> str:
+    """What everybody on this machine can see of its processes."""
+    return "\n".join(_command(Path(f"/proc/{pid}")).decode() for pid in fleet.pids())
 
 
 def test_an_archive_that_falls_behind_is_told_of(fleet: RunningFleet, tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ def test_a_mistake_has_its_line_its_path_and_a_way_out(text: str, line: int, pat
 
 
 CONTRADICTIONS = [
+    ('stage = 2\n[backup]\nmirror = "s3://bucket/prefix"', "backup.mirror", "directory, too"),
     (
         '[[balancer.routes]]\npool = "vidoes"\n[balancer.pools]\nvideos = 1',
         "balancer.routes.1.pool",

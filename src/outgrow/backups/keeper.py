@@ -15,6 +15,8 @@ from pathlib import Path
 
 from outgrow import endpoints
 from outgrow.backups import copying, history
+from outgrow.backups.mirror import Mirror
+from outgrow.backups.s3 import Bucket
 from outgrow.cluster import control
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Backups
@@ -57,12 +59,14 @@ class Keeper:
         self._late = Lateness(time.monotonic())
         self._failure, self._not_before = "", 0.0
         self._failed_at: float | None = None
+        self._mirrors = _mirrors(folder, settings)
 
     async def run(self) -> None:
         """Until it is ended. Whatever goes wrong is told and tried again."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         copying_now: asyncio.Task[None] | None = None
-        while True:
+        mirroring = [asyncio.create_task(each.run()) for each in self._mirrors]
+        while not any(each.done() for each in mirroring):
             try:
                 line = history.current(self._folder, await system(self._url, self._password()))
                 self._tell(await archived(self._url, self._password()), line)
@@ -71,6 +75,7 @@ class Keeper:
             except (OutgrowError, OSError) as error:
                 self._tell(Archived(connected=False, written=0, kept=None), None, str(error))
             await asyncio.sleep(LOOK_S)
+        await asyncio.gather(*mirroring)  # it raises what nobody has thought of: the fleet starts this again
 
     def _due(self, line: history.History) -> bool:
         if time.monotonic() < self._not_before:
@@ -109,11 +114,20 @@ class Keeper:
                 every=self._settings.every,
                 failure=failure or self._failure,
                 failed_at=self._failed_at,
+                mirror_behind_s=max((round(each.behind_s, 1) for each in self._mirrors), default=None),
+                mirror_failure=next((each.failure for each in self._mirrors if each.failure), ""),
             )
         )
 
     def _password(self) -> str:
         return endpoints.read_secrets(os.environ["OUTGROW_SECRETS"]).passwords["replication"]
+
+
+def _mirrors(folder: Path, settings: Backup) -> tuple[Mirror, ...]:
+    if settings.mirror is None:
+        return ()
+    bucket = Bucket(settings.mirror)
+    return tuple(Mirror(folder, bucket, copies=copies) for copies in (False, True))
 
 
 async def main(programs: str, url: str, folder: str) -> None:

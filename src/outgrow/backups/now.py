@@ -1,11 +1,12 @@
-"""A copy at once, of a fleet that runs; and what there is."""
+"""A copy at once, of a fleet that runs; what there is; and what the mirror has."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from outgrow.backups import copying, history
+from outgrow.backups import copying, history, mirror
 from outgrow.backups.history import Copy, History
+from outgrow.backups.s3 import Bucket
 from outgrow.cluster import plan
 from outgrow.cluster.state import State
 from outgrow.engines.backup import Backup, folder
@@ -28,6 +29,13 @@ def take(directory: Path, topology: Topology) -> Copy:
         )
     engine = Backup(topology, state.placement(), database.owner_url, database.last)
     return copying.take(known[-1], engine.programs, engine.url, engine.passwords)
+
+
+async def fetch(directory: Path, topology: Topology) -> int:
+    """Bring what the mirror has into the empty folder; returns the bytes. Raises Misuse, FleetError."""
+    if topology.backup.mirror is None:
+        raise Misuse("outgrow.toml names no mirror under [backup]", hint="docs/backups.md")
+    return await mirror.fetch(Bucket(topology.backup.mirror), folder(topology, State(directory).application))
 
 
 def there(directory: Path, topology: Topology) -> list[History]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("what", type=click.Choice(["now", "list"]), default="list")
+@click.argument("what", type=click.Choice(["now", "list", "fetch"]), default="list")
 @options.directory_option
 @options.as_json
 def command(what: str, directory: Path | None, as_json: bool) -> None:
-    """Copy the whole database NOW, or LIST what can be restored.
+    """Copy the whole database NOW, LIST what can be restored, or FETCH what the mirror has.
 
     A fleet with [backup] directory in outgrow.toml makes copies by itself, and keeps every write since.
     """
@@ -31,6 +32,8 @@ def command(what: str, directory: Path | None, as_json: bool) -> None:
     topology = application.topology_of_data(where)
     if what == "now":
         _now(where, topology, console)
+    elif what == "fetch":
+        _fetch(where, topology, console)
     else:
         _list(where, topology, console)
 
@@ -44,6 +47,19 @@ def _now(directory: Path, topology: Topology, console: Console) -> None:
     document = {"event": "ended", "copy": copy, "seconds": round(took, 3)}
     size = f"{copy.size / 1e6:,.1f} MB, read again and right"
     console.result(document, f"{good('✓')} copy {strong(copy.name)} {dim(f'after {took:.1f} s, {size}')}")
+
+
+def _fetch(directory: Path, topology: Topology, console: Console) -> None:
+    from outgrow.backups import now
+
+    began = time.monotonic()
+    size = asyncio.run(now.fetch(directory, topology))
+    took = time.monotonic() - began
+    document = {"event": "ended", "bytes": size, "seconds": round(took, 3)}
+    text = (
+        f"{good('✓')} {size / 1e6:,.1f} MB {dim(f'after {took:.1f} s')}\n  `outgrow restore` puts them back"
+    )
+    console.result(document, text)
 
 
 def _list(directory: Path, topology: Topology, console: Console) -> None:

@@ -56,8 +56,9 @@ class Backups(msgspec.Struct, frozen=True):
 
     `connected`: the write-ahead log is being read. `latest`: when the last copy of the whole was complete,
     and `every` how often one is to be made. `earliest`: the first moment that can be restored. `failure`:
-    why the last copy failed, and `failed_at` when one did. `wrong`: what of this somebody must see to, as
-    sentences.
+    why the last copy failed, and `failed_at` when one did. `mirror_behind_s`: how long ago the mirror had
+    everything, None where there is none; `mirror_failure`: why it has not now. `wrong`: what of this
+    somebody must see to, as sentences.
     """
 
     at: float = 0.0
@@ -70,6 +71,8 @@ class Backups(msgspec.Struct, frozen=True):
     every: float = 0.0
     failure: str = ""
     failed_at: float | None = None
+    mirror_behind_s: float | None = None
+    mirror_failure: str = ""
     wrong: tuple[str, ...] = ()
 
 
@@ -111,4 +114,7 @@ def judged(backups: Backups, behind_s: float, now: float) -> Backups:
         )
     if backups.failure:
         told.append(f"the last copy for backups failed: {backups.failure}")
+    if (backups.mirror_behind_s or 0.0) > max(behind_s, SEEN_WITHIN_S):
+        why = f": {backups.mirror_failure}" if backups.mirror_failure else ""
+        told.append(f"the mirror of backups is {backups.mirror_behind_s:.0f} s behind{why}")
     return msgspec.structs.replace(backups, wrong=tuple(told))

@@ -56,6 +56,7 @@ def _figures(now: Backups) -> tuple[tuple[str, str, float | None], ...]:
         ("copies", "Copies of the whole that there are.", now.copies),
         ("last_failure_timestamp_seconds", "When a copy failed last, in Unix time.", now.failed_at),
         ("failing", "1 while the last attempt at a copy has failed, else 0.", bool(now.failure)),
+        ("mirror_lag_seconds", "How long ago the mirror had everything.", now.mirror_behind_s),
         ("archive_connected", "1 while the write-ahead log is being read, else 0.", now.connected),
         ("archive_lag_seconds", "How long ago was written what the archive has last.", now.behind_s),
         ("archive_lag_bytes", "What of the write-ahead log the archive does not have yet.", now.behind),

@@ -9,6 +9,7 @@ nothing for them. The password is in a file of mode 0600 that libpq reads.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +23,7 @@ from outgrow.workload import File, Restart, Stop, Workload
 
 ARCHIVER = "wal-archive"
 KEEPER = "backups"
+INSTALL = "pip install 'outgrow[s3]'"
 NEEDED = ("pg_receivewal", "pg_basebackup", "pg_archivecleanup")
 
 
@@ -36,6 +38,8 @@ class Backup:
         missing = [name for name in NEEDED if not (self.programs / name).exists()]
         if missing:
             raise EngineMissing(f"{', '.join(missing)} in {self.programs}", install="the whole of PostgreSQL")
+        if topology.backup.mirror is not None and importlib.util.find_spec("obstore") is None:
+            raise EngineMissing("obstore, which a mirror of backups needs,", install=INSTALL)
         self.url = as_role(primary_url, REPLICATION, "postgres")
 
     @property

@@ -349,6 +349,16 @@ class Backup(Section, frozen=True):
     """[backup]"""
 
     directory: Annotated[Text | None, Meta(description="where backups of PostgreSQL are kept")] = None
+    mirror: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[\w./-]*)?$(?!\n)",
+                description="a store that has them once more: s3://BUCKET/PREFIX",
+            ),
+        ]
+        | None
+    ) = None
     every: Annotated[Lifetime, Meta(description="how often the whole database is copied")] = 86_400.0
     keep: Annotated[Lifetime, Meta(description="how far back every moment can be restored")] = 604_800.0
     behind: Annotated[Duration, Meta(description="an archive that is so far behind is told of")] = 60.0

@@ -370,6 +370,12 @@ RULES = (
         "name a folder outside of .outgrow, best on another disk",
     ),
     Rule(
+        ("backup.mirror", "backup.directory"),
+        lambda topology, given: bool(topology.backup.mirror and not topology.backup.directory),
+        "is that of a directory",
+        "write directory, too: what is streamed is there at once, and in the store within seconds",
+    ),
+    Rule(
         ("backup.directory", "database.url"),
         lambda topology, given: bool(topology.backup.directory and topology.database.url),
         "is for a PostgreSQL that the fleet runs",
