@@ -18,6 +18,7 @@ from outgrow.chaos.guarantees import Judgement, check, lost
 from outgrow.chaos.operations import GUARANTEES, Operation
 from outgrow.supervisor import orphans
 from outgrow.supervisor.orphans import Note
+from tests.support.cache import CacheServer
 from tests.support.fleets import wait_until
 from tests.support.histories import Mix, Player
 from tests.support.postgres import PostgresServer
@@ -167,6 +168,47 @@ async def test_an_old_primary_that_wakes_up(stage: Stage) -> None:
     assert_kept(player)
     assert untold(player.operations, lost(player.operations, await stage.last())) == []
     stage.troubles.bring_back(old)
+
+
+@pytest.fixture
+def cache() -> Iterator[CacheServer]:
+    made = CacheServer(application="registers")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.parametrize("trouble", ["calm", "cache", "failover"])
+async def test_several_processes_that_share_a_cache(
+    troubles: Troubles, cache: CacheServer, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outgrow.runtime.cache.shared.GRACE_S", 0.3)
+    monkeypatch.setattr("outgrow.runtime.cache.redis.RETRY_MAX_S", 0.1)
+    stage = await asyncio.to_thread(Stage, troubles, "async", cache)
+    dead: list[PostgresServer] = []
+
+    def restart(_: Player) -> None:
+        cache.kill()
+        cache.start()
+
+    happens = {
+        "calm": lambda _: a_while(),
+        "cache": restart,
+        "failover": lambda _: dead.append(troubles.fail_over()),
+    }
+    async with stage.og, stage.another() as second, stage.another() as third:
+        stage.others = [second, third]
+        stage.og.queue.start()
+        player = await stage.play("session", happens[trouble], Mix(keys=20))
+        if trouble != "failover":
+            for og in (stage.og, second, third):
+                await og.cache.check()
+    assert_kept(player)
+    if dead:
+        troubles.bring_back(*dead)
+    await asyncio.to_thread(stage.leave)
 
 
 def untold(operations: list[Operation], gone: list[Operation]) -> list[Operation]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple, Protocol
 
 import asyncpg
@@ -29,6 +30,7 @@ from tests.support.registers_app.register import READ, WRITE
 
 APPLICATION = Path(__file__).parent / "registers_app"
 KEYS = 200
+PAST_THE_CACHE = 0.3
 
 Tokens = tuple[str, ...]
 """The bookmarks that a session holds: its own, and one that it was handed and has not used yet."""
@@ -151,6 +153,47 @@ class InProcess:
         if scope.unsettled is not None:
             await scope.unsettled(scope.bookmark)
         return (self._og.signer.encode(scope.bookmark),) if scope.bookmark.changed else tokens
+
+
+class Cached(InProcess):
+    """Several processes that share a cache: each call goes to any of them, and most reads by the cache."""
+
+    def __init__(self, several: list[Outgrow], level: str | None = None) -> None:
+        super().__init__(several[0], level)
+        self._several = several
+        self._chance = Random(7)
+        self.by_cache = 0
+
+    async def read(self, tokens: Tokens, key: int) -> Told:
+        """From the cache, or a read block. Raises Refused."""
+        og = self._og = self._chance.choice(self._several)
+        tokens = tokens or (og.signer.encode(Bookmark()),)  # without one it is no session
+        if self._chance.random() < PAST_THE_CACHE:
+            return await super().read(tokens, key)
+        with self._session(tokens) as scope:
+
+            async def load() -> list[int]:
+                async with og.db.read(level=self._level) as tx:
+                    row: Any = await tx.one(READ, register_=key)
+                    return list(row)
+
+            row = await og.cache.get(f"register:{key}", load, ttl="5s")
+            self.by_cache += 1
+            version, value, previous, _ = row
+            return Told(version, value, previous, 0, await self._tokens(scope, tokens))
+
+    async def write(self, tokens: Tokens, key: int, value: int, *, message: int, fails: bool) -> Told:
+        """One write block, which invalidates; see InProcess. Raises Refused."""
+        og = self._og = self._chance.choice(self._several)
+        with self._session(tokens) as scope:
+            async with og.db.write() as tx:
+                row = await tx.one(WRITE, register_=key, new=value)
+                og.cache.invalidate(f"register:{key}")
+                if message:
+                    self._several[0].queue.enqueue(self._look, message, key)
+                if fails:
+                    raise RolledBack
+            return _told(row, await self._tokens(scope, tokens))
 
 
 class OverHTTP:

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal
 
+from msgspec.structs import replace
+
 from outgrow import Outgrow
 from outgrow.chaos.operations import Operation
-from outgrow.endpoints import Database, Endpoints, Secrets, Shard
+from outgrow.endpoints import Cache, Database, Endpoints, Secrets, Shard
+from tests.support.cache import CacheServer
 from tests.support.histories import Mix, Player
-from tests.support.registers import InProcess, create, last
+from tests.support.registers import Cached, InProcess, create, last
 from tests.support.troubles import Troubles
 
 AT_ONCE = 12
@@ -21,8 +24,14 @@ OPERATIONS_MIN = 2_000
 class Stage:
     """A database with registers on the cluster, and an application that is open on it."""
 
-    def __init__(self, troubles: Troubles, replication: Literal["async", "semi-sync"] = "async") -> None:
+    def __init__(
+        self,
+        troubles: Troubles,
+        replication: Literal["async", "semi-sync"] = "async",
+        cache: CacheServer | None = None,
+    ) -> None:
         self.troubles = troubles
+        self.others: list[Outgrow] = []
         self.cluster = troubles.cluster
         self.database = troubles.create_database()
         asyncio.run(create(self.url))
@@ -32,7 +41,16 @@ class Stage:
             "postgres", (Shard("0", nodes),), replication=replication, statement_timeout_s=5.0
         )
         document = Endpoints(application="registers", stage="replication", database=settings)
-        self.og = Outgrow(document, Secrets(application="00" * 32))
+        passwords = {}
+        if cache is not None:
+            document = replace(document, cache=Cache("redis", cache.url))
+            passwords["cache"] = cache.password
+        self._document, self._secrets = document, Secrets(application="00" * 32, passwords=passwords)
+        self.og = self.another()
+
+    def another(self) -> Outgrow:
+        """Another process of the same application, as it were."""
+        return Outgrow(self._document, self._secrets)
 
     @property
     def url(self) -> str:
@@ -48,8 +66,9 @@ class Stage:
         return await last(self.url)
 
     def player(self, level: str, mix: Mix = Mix()) -> Player:  # noqa: B008, it is frozen
-        """Sessions that read at this level."""
-        return Player(InProcess(self.og, level), mix)
+        """Sessions that read at this level, by the cache where several processes share one."""
+        client = Cached([self.og, *self.others], level) if self.others else InProcess(self.og, level)
+        return Player(client, mix)
 
     async def work(self, player: Player, until: Callable[[], bool]) -> None:
         """Let them work, and every message be heard."""

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from outgrow.runtime.telemetry import Telemetry
     from outgrow.runtime.telemetry.prometheus import Metrics
 
+LOOK_S = 1.0
+"""So late it may be known at most that a replica is late."""
+
 TELL_ATTEMPTS = 10_000
 """Of a message for the shared cache: while that is down for a day it is tried again and again."""
 
@@ -85,6 +88,8 @@ class Outgrow:
             position=lambda: self.db.position,
             writer=self._writer,
             for_sessions=_caches_for_sessions(document),
+            saw=self.db.saw,
+            news_s=document.database.max_lag_s + LOOK_S,
         )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
         self._shared: Shared | None = None

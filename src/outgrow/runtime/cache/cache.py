@@ -30,7 +30,7 @@ from outgrow.runtime.cache.functions import Cached
 from outgrow.runtime.cache.load import around
 from outgrow.runtime.cache.loads import Loads, retrieve
 from outgrow.runtime.cache.memory import Entry
-from outgrow.runtime.cache.wanted import Life, Wanted, names, prefix_of, seconds
+from outgrow.runtime.cache.wanted import Life, Wanted, life_of, names, prefix_of, seconds
 from outgrow.runtime.events import Events
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Cache:
 
     Other processes do not hear of an invalidation, and an entry there lives until its `ttl` is over, unless
     they share a cache (`use`). `for_sessions` is whether callers with a session get what is kept here without
-    a look there.
+    a look there. `saw` is told what a caller has been shown, if that is not older than `news_s`: not every
+    replica may show it yet.
     """
 
     def __init__(
@@ -61,9 +62,12 @@ class Cache:
         position: Callable[[], Position],
         writer: Writer | None = None,
         for_sessions: bool = True,
+        saw: Callable[[Position], None] = lambda position: None,
+        news_s: float = 0.0,
     ) -> None:
         self.enabled = settings.engine != "off" and settings.entries_max > 0
         self._for_sessions = for_sessions
+        self._saw, self._news_s = saw, news_s
         self._events = events
         self._position = position
         self._writer = writer or Writer()
@@ -99,12 +103,14 @@ class Cache:
         Where processes share a cache, the value goes there as its `type` says, by default what `load` is
         annotated to return (see codec.py); a value of no known type stays in its process.
         """
-        if not self._for_sessions and _in_session() and not await self._current():
+        strict = not self._for_sessions and _in_session()
+        if strict and not await self._current():
             self._events.cache_read(prefix_of(key), "session")
             return await load()
         entry: Entry | None = self._entries.get(key)
         # The hottest lines of the tier, so `intact` is written out: a call more is a tenth more.
-        if entry is not None and entry.expires > monotonic():
+        now = monotonic()
+        if entry is not None and entry.expires > now:
             for tag, version in entry.note:
                 if tag.version != version:
                     break
@@ -118,24 +124,22 @@ class Cache:
                         outer.take_part(entry)
                     for sink in self._events.cache_read.sinks:
                         sink(entry.prefix, "hit")
+                    if entry.born > now - self._news_s:
+                        self._saw(entry.floor)
                     return entry.value  # type: ignore[no-any-return]
         if not self.enabled or request.unit_of_work.get() is not None:
             return await load()
-        life = Life(seconds(ttl), seconds(stale), None if missing is None else seconds(missing))
+        life = life_of(ttl, stale, missing)
         wanted = self._wanted(key, tags, life, None if self._shared is None else codec_of_load(load, type))
-        if entry is not None and entry.expires <= monotonic() and entry.alive() and self._loads.good(entry):
+        if entry is not None and entry.expires <= now < entry.until and self._loads.good(entry):
             self._loads.refresh(wanted, load, entry)
-            return self._loads.served(entry)  # type: ignore[no-any-return]
-        outcome = "miss" if entry is None or entry.until <= monotonic() else "stale"
-        strict = not self._for_sessions and _in_session()
-        loaded = self._loads.join(wanted, load, outcome, strict=strict)
-        if within is None:
-            return await loaded  # type: ignore[no-any-return]
-        try:
-            async with asyncio.timeout(seconds(within)):
-                return await loaded  # type: ignore[no-any-return]
-        except TimeoutError as error:
-            raise Unavailable(f"the load of {key!r} took longer than {within}") from error
+            value, shown = self._loads.served(entry), entry.floor
+        else:
+            outcome = "miss" if entry is None or entry.until <= now else "stale"
+            loaded = self._loads.join(wanted, load, outcome, strict=strict)
+            value, shown = await _within(loaded, key, within)
+        self._saw(shown)
+        return value  # type: ignore[no-any-return]
 
     async def get_many(
         self,
@@ -154,7 +158,8 @@ class Cache:
         of several callers are not shared.
         """
         wanted = list(dict.fromkeys(keys))
-        if not self._for_sessions and _in_session() and not await self._current():
+        strict = not self._for_sessions and _in_session()
+        if strict and not await self._current():
             for key in wanted:
                 self._events.cache_read(prefix_of(key), "session")
             loaded = await load_many(wanted) if wanted else {}
@@ -162,10 +167,10 @@ class Cache:
         if not self.enabled or request.unit_of_work.get() is not None:
             loaded = await load_many(wanted) if wanted else {}
             return {key: loaded[key] for key in wanted if key in loaded}
-        found, old = self._loads.held(wanted)
+        found, old, shown = self._loads.held(wanted)
         if old or len(found) < len(wanted):
             codec = None if self._shared is None else codec_of_load(load_many, type, many=True)
-            life = Life(seconds(ttl), seconds(stale))
+            life = life_of(ttl, stale)
 
             def asked(keys: Iterable[str]) -> list[Wanted]:
                 return [self._wanted(key, tags(key), life, codec) for key in keys]
@@ -174,7 +179,10 @@ class Cache:
                 self._loads.refresh_many(asked(old), load_many)
             if len(found) < len(wanted):
                 missing = asked(key for key in wanted if key not in found)
-                found.update(await self._loads.bring_many(missing, load_many))
+                brought, more = await self._loads.bring_many(missing, load_many)
+                found.update(brought)
+                shown = max(shown, more)
+        self._saw(shown)
         return {key: found[key] for key in wanted if key in found}
 
     def put(
@@ -314,6 +322,16 @@ class Cache:
         for name in names:
             self._entries.pop(name, None)
         self._events.cache_invalidated(tuple(names))
+
+
+async def _within(loaded: Awaitable[V], key: str, limit: str | float | None) -> V:
+    if limit is None:
+        return await loaded
+    try:
+        async with asyncio.timeout(seconds(limit)):
+            return await loaded
+    except TimeoutError as error:
+        raise Unavailable(f"the load of {key!r} took longer than {limit}") from error
 
 
 def _in_session() -> bool:

@@ -41,8 +41,8 @@ class Loads:
 
     async def join(
         self, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str, *, strict: bool
-    ) -> Any:
-        """The value, from a load that goes on already or from one that begins now.
+    ) -> tuple[Any, Position]:
+        """The value, and what it shows, from a load that goes on already or from one that begins now.
 
         With `strict` that which goes on must know all that it depends on.
         """
@@ -50,7 +50,8 @@ class Loads:
         while True:
             running = self.running.get(wanted.key)
             if running is None or not running.serves(bookmark) or (strict and not running.noted()):
-                return await result(self._start(wanted, load, outcome), around.get())
+                started = self._start(wanted, load, outcome)
+                return await result(started, around.get()), started.shows()
             try:
                 value = await result(running, around.get())
             except asyncio.CancelledError:
@@ -59,7 +60,7 @@ class Loads:
                 continue  # that load was cancelled from within, which is no business of this caller
             if bookmark is None or running.covers(bookmark):
                 self._events.cache_read(prefix_of(wanted.key), "waited")
-                return value
+                return value, running.shows()
 
     def served(self, entry: Entry) -> Any:
         """It is old, and being loaded anew."""
@@ -135,15 +136,18 @@ class Loads:
         return entry.value
 
     def good(self, entry: Entry) -> bool:
-        """Whether the caller's session has written none of it since."""
+        """Whether it is intact, and the caller's session has written none of it since."""
+        if not entry.intact():
+            return False
         bookmark = self._demanding(request.current.get())
         return bookmark is None or entry.covers(bookmark)
 
     async def bring_many(
         self, asked: list[Wanted], load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]]
-    ) -> dict[str, Any]:
-        """From what all processes share, or by loading them."""
+    ) -> tuple[dict[str, Any], Position]:
+        """From what all processes share, or by loading them; and what they show together."""
         found: dict[str, Any] = {}
+        shown = ZERO
         held = [self.tags.note(each.tags) for each in asked]  # tags are known while they are held
         if self.shared is not None and self.shared.up:
             for key, entry in (await self.shared.find_many(asked)).items():
@@ -154,13 +158,14 @@ class Loads:
                     self._insert(key, entry)
                     self._events.cache_read(entry.prefix, "shared")
                     found[key] = entry.value
+                    shown = max(shown, entry.floor)
         missing = [each for each in asked if each.key not in found]
         for each in missing:
             self._events.cache_read(prefix_of(each.key), "miss")
         if missing:
             found.update(await self._load_many(missing, load_many))
         del held
-        return found
+        return found, shown
 
     async def _load_many(
         self, missing: list[Wanted], load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]]
@@ -204,12 +209,13 @@ class Loads:
         self._events.cache_loaded(prefix, took, good)
         return shared
 
-    def held(self, keys: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-        """The values that may be served to this caller at once, and which of them are to be loaded anew."""
+    def held(self, keys: Iterable[str]) -> tuple[dict[str, Any], list[str], Position]:
+        """The values that may be served to this caller at once, which of them are to be loaded anew, and what
+        they show together."""
         scope = request.current.get()
         bookmark = self._demanding(scope)
         outer, now, get = around.get(), monotonic(), self.entries.get
-        found, old = {}, []
+        found, old, shown = {}, [], ZERO
         for key in keys:
             entry: Entry | None = get(key)
             if (
@@ -224,9 +230,10 @@ class Loads:
             for sink in self._events.cache_read.sinks:
                 sink(entry.prefix, "hit")
             found[key] = entry.value
+            shown = max(shown, entry.floor)
             if entry.expires <= now:
                 old.append(key)
-        return found, old
+        return found, old, shown
 
     def _demanding(self, scope: request.Scope | None) -> Bookmark | None:
         """The caller's bookmark, if anything here could be too old for it."""

@@ -62,6 +62,10 @@ class Reading:
                 return False
         return True
 
+    def shows(self) -> Position:
+        """Whoever has seen it has seen this much: none of its tags has changed since, while it is intact."""
+        return max((tag.floor for tag, _ in self.note), default=ZERO)
+
     def keepable(self) -> bool:
         """Whether it is intact, and read no earlier than the newest invalidation of each tag."""
         older, position = self.older, self.position
@@ -103,13 +107,15 @@ class Reading:
 class Entry(Reading):
     """One value. From `expires` on it is loaded anew, and served until `until` meanwhile (monotonic())."""
 
-    __slots__ = ("expires", "prefix", "until", "value")
+    __slots__ = ("born", "expires", "floor", "prefix", "until", "value")
 
     def __init__(self, value: Any, reading: Reading, expires: float, until: float, prefix: str) -> None:
         self.note = reading.note
         self.hashes = reading.hashes
         self.position = reading.position
         self.older = reading.older
+        self.born = monotonic()
+        self.floor = reading.shows()
         self.value = value
         self.expires = expires
         self.until = until

@@ -45,6 +45,11 @@ class Life(NamedTuple):
         return ttl * random.uniform(1 - JITTER, 1 + JITTER)
 
 
+def life_of(ttl: str | float, stale: str | float, missing: str | float | None = None) -> Life:
+    """As it is said. Raises Misuse for what is no duration."""
+    return Life(seconds(ttl), seconds(stale), None if missing is None else seconds(missing))
+
+
 def early(took_s: float, ttl_s: float) -> float:
     """So much before its time a value is loaded anew, while it is served: by chance, and the more the longer
     its load takes, so that of many who use it one begins and nobody waits.

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from outgrow import endpoints
 from outgrow.errors import Misuse
-from outgrow.runtime.bookmark import Position, Writer
+from outgrow.runtime import scope as request
+from outgrow.runtime.bookmark import ZERO, Position, Writer
 from outgrow.runtime.database import unit
 from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.routing import Level, Seen, level_of, merge
@@ -184,6 +185,12 @@ class Database:
         async with self.read(level=level) as tx:
             answer = await tx.all(statement, **(parameters or {}))
         return merge([answer], order_by, limit)
+
+    def saw(self, position: Position) -> None:
+        """Whoever asks has been shown this much elsewhere, and is shown nothing older by any replica."""
+        scope = request.current.get()
+        if scope is not None and position > ZERO and not isinstance(self._place, OneNode):
+            scope.bookmark.raise_to(self._shard.name, position)
 
     async def written(self) -> Position:
         """A position beyond all that can be seen on the primary now; with one server, that which is known.
