@@ -34,6 +34,7 @@ EXTRAS = {
     "fleet": "Run PostgreSQL on this machine (stage 2 on)",
     "balancer": "Balance load between servers (stage 4 on)",
     "redis": "Keep sessions and a shared cache in Redis (stage 6 on)",
+    "s3": "Have backups once more in an S3-compatible store (backup.mirror)",
     "otlp": "Send traces (telemetry.otlp_endpoint)",
 }
 """What each extra of the package is for; all of them are looked at."""
@@ -130,6 +131,8 @@ def _extras_needed(topology: Topology | None) -> set[str]:
         needed.add("fleet")
     if "redis" in (topology.sessions.engine, topology.cache.engine):
         needed.add("redis")
+    if topology.backup.mirror is not None:
+        needed.add("s3")
     if topology.telemetry.otlp_endpoint is not None:
         needed.add("otlp")
     return needed
