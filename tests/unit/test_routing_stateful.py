@@ -23,7 +23,7 @@ from outgrow.endpoints import Database, Node, Shard
 from outgrow.errors import LostWrite
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import SEVERAL, ZERO, Position, Signer
-from outgrow.runtime.database.replication import Replication
+from outgrow.runtime.database.replication import ENDS_WITHIN_S, Replication
 from outgrow.runtime.database.routing import Seen, Told, level_of
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope
@@ -286,6 +286,29 @@ def test_a_promotion_is_counted_once(answers: str) -> None:
         server.standby = False
         world.replication.promoted(name, server.timeline)
         assert scope.bookmark.positions["0"].timeline == world.view.standing.lineage.timeline == 2
+
+
+def test_what_led_to_a_new_timeline_is_waited_for() -> None:
+    """Shortly before it accepts writes a server tells of its timeline, and its history cannot be read yet."""
+    world, level = World(), level_of("session")
+    world.begin(tells_history=False)
+    for number in SESSIONS:
+        world.write(number=number)
+    server, wait_s = world.servers["b"], world.replication.wait_s
+    server.lsn = world.primary.lsn
+    world.fail_over(name="b", dies=True)
+    server.standby, server.forked_at = True, None
+    world.look(name="b")
+    world.look(name="a")
+    with world.scope(world.sessions[1]):
+        assert world.replication.choose(level, deadline=monotonic() + wait_s) is None
+    with world.scope(world.sessions[2]), pytest.raises(LostWrite):  # nobody has told it in time
+        world.replication.choose(level, deadline=monotonic() + wait_s - ENDS_WITHIN_S)
+    server.standby, world.tells_history = False, True
+    world.look(name="b")
+    with world.scope(world.sessions[1]):
+        choice = world.replication.choose(level, deadline=monotonic() + wait_s)
+        assert choice is not None and choice.node is not None and choice.node.name == "b"
 
 
 World.TestCase.settings = settings(

@@ -29,6 +29,9 @@ CONFIRM_WITHIN_S = 0.2
 AHEAD_WITHIN_S = 2.0
 """A bookmark tells of a later timeline than any node: that one is found by then, if it is there."""
 
+ENDS_WITHIN_S = 1.0
+"""A server that is being promoted tells of its new timeline, and within so long what led to it, if it may."""
+
 _random = random.Random()
 
 
@@ -289,6 +292,9 @@ class Replication:
             return Demand(max(lsn, begins), 0, bookmark.session) if begins else None
         if lsn == AHEAD:
             if not self._all_looked_at(deadline - self.wait_s):
+                return None
+        elif lsn == LOST and position is not None and not lineage.knows_end_of(position.timeline):
+            if monotonic() < deadline - self.wait_s + ENDS_WITHIN_S:
                 return None
         elif lsn >= 0 and self._may_come_back(seen):
             if monotonic() < deadline:

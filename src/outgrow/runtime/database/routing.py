@@ -94,6 +94,10 @@ class Lineage(msgspec.Struct, frozen=True):
         end = self.ends.get(position.timeline)
         return position.offset if end is not None and position.offset <= end else LOST
 
+    def knows_end_of(self, timeline: int) -> bool:
+        """Whether it is known where this earlier timeline was left: else what is LOST there may not be."""
+        return timeline in self.ends
+
     def position_of(self, lsn: int) -> Position:
         """The position at this LSN of the present timeline or of those before it."""
         for timeline in sorted(self.ends):
