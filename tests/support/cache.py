@@ -126,6 +126,7 @@ class Process:
             server.password,
             APPLICATION,
             tags=self.cache.tags,
+            position=lambda: self.known,
             written=data.written,
             message=lambda tags: Message("tasks", ",".join(tags).encode()),
         )

@@ -89,6 +89,7 @@ class Outgrow:
             writer=self._writer,
             for_sessions=_caches_for_sessions(document),
             saw=self.db.saw,
+            stands=self.db.stands,
             news_s=document.database.max_lag_s + LOOK_S,
         )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
@@ -242,6 +243,7 @@ class Outgrow:
                 password,
                 application,
                 tags=self.cache.tags,
+                position=lambda: self.db.position,
                 written=self.db.written,
                 message=lambda tags: self.queue.message(self._invalidate, *tags),
             )

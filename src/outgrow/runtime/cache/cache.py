@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from outgrow import endpoints
 from outgrow.errors import OutsideUnitOfWork, Unavailable
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import Position, Writer
+from outgrow.runtime.bookmark import Bookmark, Position, Writer
 from outgrow.runtime.cache.codec import Codec, codec_of, codec_of_load, returned
 from outgrow.runtime.cache.functions import Cached
 from outgrow.runtime.cache.load import around
@@ -51,7 +51,7 @@ class Cache:
     Other processes do not hear of an invalidation, and an entry there lives until its `ttl` is over, unless
     they share a cache (`use`). `for_sessions` is whether callers with a session get what is kept here without
     a look there. `saw` is told what a caller has been shown, if that is not older than `news_s`: not every
-    replica may show it yet.
+    replica may show it yet. `stands` is whether nothing of what a session knows can have been lost.
     """
 
     def __init__(
@@ -64,10 +64,11 @@ class Cache:
         for_sessions: bool = True,
         saw: Callable[[Position], None] = lambda position: None,
         news_s: float = 0.0,
+        stands: Callable[[Bookmark], bool] = lambda bookmark: True,
     ) -> None:
         self.enabled = settings.engine != "off" and settings.entries_max > 0
         self._for_sessions = for_sessions
-        self._saw, self._news_s = saw, news_s
+        self._saw, self._news_s, self._stands = saw, news_s, stands
         self._events = events
         self._position = position
         self._writer = writer or Writer()
@@ -312,7 +313,9 @@ class Cache:
     async def _current(self) -> bool:
         """Whether this session may be served from memory: nothing that it may have seen is unknown here."""
         scope = request.current.get()
-        return self._shared is not None and scope is not None and await self._shared.current(scope)
+        if self._shared is None or scope is None or not self._stands(scope.bookmark):
+            return False
+        return await self._shared.current(scope)
 
     def _forget(self, names: Iterable[str], position: Position) -> None:
         scope = request.current.get()

@@ -38,6 +38,9 @@ _NOTHING = object()
 class Gone(Exception):
     """There is no answer; whether what was asked for has happened nobody knows."""
 
+    def __init__(self, reason: str = "the server of the shared cache does not answer") -> None:
+        super().__init__(reason)
+
 
 class Pipe(asyncio.Protocol):
     """RESP3. `pushed` gets what nobody asked for, `lost` is called once, when the connection is."""

@@ -43,7 +43,7 @@ OWE_S = 0.2
 
 
 class Shared:
-    """`tags` are what this process knows of them; `written`: see Shelf.
+    """`tags` are what this process knows of them, `position` the newest that it knows; `written`: see Shelf.
 
     `message` makes one of the tags that a transaction changes while nobody can be told; whoever gets it is to
     call `invalidate`.
@@ -55,6 +55,7 @@ class Shared:
         password: str | None,
         application: str,
         tags: Tags,
+        position: Callable[[], Position],
         written: Callable[[], Awaitable[Position]],
         message: Callable[[Sequence[str]], Message],
     ) -> None:
@@ -62,6 +63,7 @@ class Shared:
         self._id = random.randbytes(8).hex()
         self._tags = tags
         self._message = message
+        self._position = position
         self._owed: dict[str, Position] = {}
         self._paying: asyncio.Task[None] | None = None
         self._trusted_at = math.inf
@@ -274,8 +276,8 @@ class Shared:
         note = tuple([(self._tags.get(name), version) for name, version in found.tags])
         older = {tag: Position(*position) for tag, position in found.older.items()}
         reading = Reading(note, Position(*found.position), older)
-        if not reading.intact():
-            return None
+        if not reading.intact() or reading.position.timeline > self._position().timeline:
+            return None  # the latter is of a primary of which this process has not heard yet
         try:
             value = wanted.codec.decode(unpack(found.packing, found.value))
         except (msgspec.MsgspecError, ValueError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
-from outgrow.runtime.bookmark import ZERO, Position, Writer
+from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
 from outgrow.runtime.database import unit
 from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.routing import Level, Seen, level_of, merge
@@ -192,6 +192,13 @@ class Database:
         if scope is not None and position > ZERO and not isinstance(self._place, OneNode):
             scope.bookmark.raise_to(self._shard.name, position)
 
+    def stands(self, bookmark: Bookmark) -> bool:
+        """Whether what this session knows is of the present timeline.
+
+        If not, a failover may have lost some of it: only a read block can tell (LostWrite).
+        """
+        return self._place.stands(bookmark)
+
     async def written(self) -> Position:
         """A position beyond all that can be seen on the primary now; with one server, that which is known.
 
@@ -221,6 +228,7 @@ class Place(unit.Place, Protocol):
     def position(self) -> Position: ...
     async def open(self) -> None: ...
     async def close(self) -> None: ...
+    def stands(self, bookmark: Bookmark) -> bool: ...
     async def written(self) -> Position: ...
     async def check(self) -> str: ...
     def read(self, level: Level, snapshot: bool) -> Read: ...
@@ -244,6 +252,10 @@ class OneNode:
     def position(self) -> Position:
         """The newest known."""
         return self._server.position
+
+    def stands(self, bookmark: Bookmark) -> bool:
+        """Nothing can be lost."""
+        return True
 
     async def written(self) -> Position:
         """Every read sees all of it, however late this is."""

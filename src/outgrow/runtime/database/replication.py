@@ -107,6 +107,12 @@ class Replication:
         known = max((server.position for server in self.servers.values()), default=ZERO)
         return known if primary is None else max(known, Position(primary.timeline, primary.lsn))
 
+    def stands(self, bookmark: Bookmark) -> bool:
+        """See Database.stands."""
+        held = bookmark.positions.get(self.shard)
+        present = held is None or held.timeline == self.view.standing.lineage.timeline
+        return present and self.shard not in bookmark.earlier
+
     async def written(self) -> Position:
         """Beyond all that can be seen on the primary now. Raises Unavailable."""
         return await self.view.written(SETTLE_WITHIN_S)
