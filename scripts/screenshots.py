@@ -1,6 +1,6 @@
 """Makes the pictures of the dashboard in docs/images from the running product: python scripts/screenshots.py
 
-The RealWorld example runs at stages 1, 2 and 4, is loaded by `outgrow load` for a while, and Debian's
+The RealWorld example runs at stages 1, 2, 4 and 5, is loaded by `outgrow load` for a while, and Debian's
 Chromium looks at its dashboard: apt-get install chromium chromium-driver. Names of stages after the command
 make theirs alone.
 """
@@ -67,6 +67,7 @@ STAGES: dict[str, tuple[Picture, ...]] = {
         Picture("dashboard-phone", device=PHONE, height=1500),
     ),
     "load-balancer": (Picture("dashboard-stage-4"),),
+    "replication": (Picture("dashboard-stage-5"),),
 }
 
 
@@ -88,6 +89,12 @@ def fleet(stage: str) -> Iterator[None]:
             time.sleep(LOADED_S / 2)
             if stage == "load-balancer":
                 call("scale", f"app={SERVERS}", "-C", place)
+            if stage == "replication":
+                time.sleep(LOADED_S / 6)
+                call("failover", place)
+                time.sleep(LOADED_S / 6)
+                call("switchover", "-C", place)
+                time.sleep(LOADED_S / 6)
             time.sleep(LOADED_S / 2)
             yield
             load.terminate()

@@ -155,7 +155,9 @@ def _backups(now: Backups) -> str:
     ago = units.span(max(0.0, time.time() - now.latest))
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(now.earliest))
     behind = f", the archive {units.size(now.behind)} behind" if now.behind else ""
-    return f"backups     every moment since {since}, {now.copies} copies, the last {ago} ago{behind}"
+    mirrored = now.mirror_behind_s
+    mirror = f", mirrored up to {units.span(mirrored)} ago" if mirrored is not None else ""
+    return f"backups     every moment since {since}, {now.copies} copies, the last {ago} ago{behind}{mirror}"
 
 
 def _role(node: NodeStatus) -> str:
