@@ -173,7 +173,7 @@ async def _on_postgres(url: str, og: Outgrow, plan: Plan) -> str:
 async def _on_sqlite(url: str, og: Outgrow, plan: Plan) -> str:
     raw = sqlite3.connect(og.endpoints.database.shards[0].nodes[0].url.removeprefix("sqlite:///"))
     raw.row_factory = sqlite3.Row  # a row with names, which is what tx gives
-    for pragma in ("cache_size = -8000", "mmap_size = 268435456", "query_only = ON"):
+    for pragma in ("cache_size = -8000", "query_only = ON"):
         raw.execute(f"PRAGMA {pragma}")
     try:
         parts = []

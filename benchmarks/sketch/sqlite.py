@@ -234,6 +234,6 @@ class SQLiteStore:
         connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=512)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
-        for pragma in ("cache_size = -8000", "temp_store = MEMORY", "mmap_size = 268435456"):
+        for pragma in ("cache_size = -8000", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
         return connection

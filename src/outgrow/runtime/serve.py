@@ -45,7 +45,7 @@ thousand entries, all of them long-lived, cost each request a tenth of its CPU."
 
 MIDDLE_COLLECTION_AFTER = 4
 """Such looks before one at what they have left (Python: 10). Each container is looked at once either way, but
-the fewer at a time, the shorter the stop: 20,000 take some five milliseconds."""
+the fewer at a time, the shorter the stop: 20,000 take some ten milliseconds."""
 
 KEEP_ALIVE_S = 75
 """Longer than the 60 s for which balancers keep idle connections, so that they close first."""

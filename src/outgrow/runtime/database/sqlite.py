@@ -200,7 +200,6 @@ class SQLite:
                 "PRAGMA foreign_keys = ON",
                 "PRAGMA cache_size = -8000",
                 "PRAGMA temp_store = MEMORY",
-                "PRAGMA mmap_size = 268435456",
                 *more,
             ):
                 raw.execute(pragma)
