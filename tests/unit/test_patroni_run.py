@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
+from outgrow.engines import patroni_run
 from tests.support.patroni import program
 
 NAPS = """
@@ -43,3 +45,21 @@ def test_a_clock_that_is_set_changes_nothing(jump_s: int) -> None:
     program()
     assert naps(jump_s, prepared=True) == [1, 1]
     assert naps(-3600, prepared=False) == [1, 3601], "Patroni has mended it: then ours may go"
+
+
+def test_what_waits_less_long_is_still_there() -> None:
+    program()
+    code = "import patroni.postgresql, patroni.ha as ha, inspect; print(inspect.getsource(ha))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in patroni_run.SLEEPS_S:
+        after = done.stdout.partition(f"def {name}(")[2].split("    def ")[0]
+        assert "time.sleep(" in after, name
+    clock = patroni_run.Clock()
+
+    def process_unhealthy_cluster() -> None:
+        clock.sleep(20)
+
+    began = time.monotonic()
+    process_unhealthy_cluster()
+    clock.sleep(0.3)
+    assert 0.5 <= time.monotonic() - began < 10

@@ -16,18 +16,17 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from importlib import import_module
 from typing import Any
 
 LOOKS_EVERY_S = 0.02
-SLEEPS_S: dict[float, float] = {1: 0.02, 2: 0.2}
-"""What patroni.ha sleeps -> what it sleeps here.
-
-1: before it asks whether replicas have everything. 2: until somebody has the lease. And both where it has
-changed who is to confirm commits, and then looks whether they do: if not yet, it does in its next round.
-"""
+SLEEPS_S = {"on_shutdown": 0.02, "_on_shutdown": 0.02, "process_unhealthy_cluster": 0.2}
+"""Functions of patroni.ha -> what they sleep here. The first two before they ask whether replicas have
+everything, the last until somebody has the lease. Who has lost it waits as long as ever: a server that has
+crashed is better started when it is known whom it follows."""
 
 ANSWERS_S = 1.0
 """For so long a node is asked how far it is."""
@@ -40,8 +39,7 @@ CLOCKED = ("postgresql", "ha", "utils", "dcs", "dcs.etcd", "dcs.etcd3", "api", "
 class Clock:
     """The module `time` for Patroni."""
 
-    def __init__(self, sleeps_s: dict[float, float]) -> None:
-        self._sleeps_s = sleeps_s
+    def __init__(self) -> None:
         self._began = time.time() - _elapsed()
 
     def __getattr__(self, name: str) -> object:
@@ -53,7 +51,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         """As long as asked, but for those places."""
-        time.sleep(self._sleeps_s.get(seconds, seconds))
+        time.sleep(SLEEPS_S.get(inspect.stack(0)[1].function, seconds))
 
 
 def _elapsed() -> float:
@@ -76,7 +74,7 @@ def _impatient(patient: Any) -> Any:
 def prepare() -> None:
     """Change what is said above."""
     for name in CLOCKED:
-        vars(import_module(f"patroni.{name}"))["time"] = Clock(SLEEPS_S if name == "ha" else {})
+        vars(import_module(f"patroni.{name}"))["time"] = Clock()
     vars(import_module("patroni.postgresql"))["STOP_POLLING_INTERVAL"] = LOOKS_EVERY_S
     client = vars(import_module("patroni.request"))
     client["PatroniRequest"] = _impatient(client["PatroniRequest"])
