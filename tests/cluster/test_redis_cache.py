@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis.asyncio
 from redis.exceptions import NoPermissionError, ResponseError
 
 from outgrow import endpoints
+from outgrow.dashboard import caches
 from outgrow.engines import redis_cache
 from outgrow.errors import FleetError
+from outgrow.growth.flush import flush
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.redis import RedisServer, program
 
@@ -119,6 +124,31 @@ async def test_when_it_is_full_what_expires_next_goes_and_what_never_does_stays(
         assert figures.evicted > 100 and sum(there) // 2 < figures.keys <= sum(there) + 1
         assert figures.memory_max == 3 << 20 < 2 * figures.memory
         await asyncio.to_thread(redis_cache.empty, str(published(fleet).url), fleet.state.placement())
+
+
+async def test_the_command_shows_it_and_flushes_it(fleet: RunningFleet) -> None:
+    def shown() -> int:
+        return len(httpx.get(f"{fleet.url}/notes", timeout=10).raise_for_status().json()["notes"])
+
+    await flush(fleet.directory, [])
+    before = shown()
+    found = await caches.look(fleet.directory)
+    server, figures = found.server, redis_cache.figures(str(published(fleet).url), fleet.state.placement())
+    assert found.engine == "redis" and server is not None and server.trouble is None
+    assert server.memory_max == 3 << 20 and server.evicted == figures.evicted and server.keys
+    [notes] = found.prefixes
+    assert notes.prefix == "notes" and notes.reads == found.whole.reads >= 1 and notes.loads >= 1
+    for count, tags in enumerate((["notes"], []), 1):
+        _write_behind(fleet)
+        assert shown() == before + count - 1, "the cache cannot know"
+        await flush(fleet.directory, tags)
+        assert shown() == before + count
+
+
+def _write_behind(fleet: RunningFleet) -> None:
+    [path] = fleet.state.placement().data.rglob("*.db")
+    with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection, connection:
+        connection.execute("INSERT INTO notes (id, text) SELECT count(*) + 1, 'behind' FROM notes")
 
 
 @pytest.mark.parametrize("eviction", redis_cache.POLICIES)

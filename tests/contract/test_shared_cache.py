@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import uvloop
 
+from outgrow.errors import Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark
 from outgrow.runtime.cache import redis, shared, shelf
+from outgrow.runtime.cache.cache import EVERYTHING
 from tests.support.cache import CacheServer, Data, Process, session
 
 PROCESSES = 4
@@ -208,6 +210,25 @@ async def test_many_at_once(processes: list[Process]) -> None:
     assert await second.cache.get_many(keys, load) == {key: key.encode() * 1000 for key in keys}
     assert found.keys() == set(keys[:10])
     assert asked == [keys[:10], keys[10:]]
+
+
+@pytest.mark.parametrize("forgotten", ["a", EVERYTHING])
+async def test_what_was_changed_behind_its_back_all_forget(processes: list[Process], forgotten: str) -> None:
+    first, *_ = processes
+    assert [await process.read("a") for process in processes] == [0] * PROCESSES
+    first.data.commit("a")
+    assert [await process.read("a") for process in processes] == [0] * PROCESSES, "nobody has said so"
+    await first.shared.invalidate([forgotten], first.data.position)
+    for process in processes:
+        await process.shared.barrier()
+        assert await process.read("a") == 1
+
+
+async def test_who_cannot_tell_the_others_says_so(on_their_own: list[Process]) -> None:
+    first, *_ = on_their_own
+    first.server.kill()
+    with pytest.raises(Unavailable, match="the shared cache"):
+        await first.shared.invalidate([EVERYTHING], first.data.position)
 
 
 async def test_without_the_server_each_serves_by_itself(on_their_own: list[Process]) -> None:

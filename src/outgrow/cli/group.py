@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "While it runs": {
         "status": Entry("status", "Show what runs, where, and how it feels."),
         "logs": Entry("logs", "Show what the nodes have written."),
+        "cache": Entry("cache", "Show what the caches do, or have them forget."),
         "seed": Entry("seed", "Fill it with data, by the application's own seed function."),
         "migrate": Entry("migrate", "Bring the database to the newest migration."),
         "load": Entry("load", "Send it requests at a chosen rate, and check what it answers."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ HOLD_ANSWER_WITHIN_S = 3.0
 """More than a process waits for its write blocks (runtime/control.py); the others wait meanwhile."""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+More = str | float | Sequence[str]
 
 
 class Answer(msgspec.Struct):
@@ -54,15 +55,11 @@ class Processes:
         for _, writer in self._connections.values():
             writer.close()
 
-    async def ask(
-        self, command: str, *, within_s: float = ANSWER_WITHIN_S, **more: str | float
-    ) -> list[Answer]:
+    async def ask(self, command: str, *, within_s: float = ANSWER_WITHIN_S, **more: More) -> list[Answer]:
         """Ask all of them at once. Raises FleetError when one cannot do it or does not answer."""
         return await self._ask(list(self._connections), {"command": command, **more}, within_s)
 
-    async def ask_one(
-        self, command: str, *, within_s: float = ANSWER_WITHIN_S, **more: str | float
-    ) -> list[Answer]:
+    async def ask_one(self, command: str, *, within_s: float = ANSWER_WITHIN_S, **more: More) -> list[Answer]:
         """Ask the first that answers: nothing when there is none. Raises like ask."""
         while self._connections:
             first = next(iter(self._connections))
@@ -77,7 +74,7 @@ class Processes:
 
     async def hold(self, seconds: float) -> None:
         """Hold the writes of all of them, those that have just come too. Raises FleetError, holding none."""
-        request: dict[str, str | float] = {"command": "hold", "seconds": seconds}
+        request: dict[str, More] = {"command": "hold", "seconds": seconds}
         wanted: Collection[Path] = list(self._connections)
         try:
             while wanted:
@@ -102,7 +99,7 @@ class Processes:
         return joined
 
     async def _ask(
-        self, paths: Collection[Path], request: Mapping[str, str | float], within_s: float
+        self, paths: Collection[Path], request: Mapping[str, More], within_s: float
     ) -> list[Answer]:
         line = msgspec.json.encode(request) + b"\n"
         asked = [path for path in paths if path in self._connections]

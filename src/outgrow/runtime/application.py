@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from outgrow.runtime import telemetry
 from outgrow.runtime.asgi import App, Middleware
 from outgrow.runtime.bookmark import Signer, Writer
 from outgrow.runtime.cache import Cache
+from outgrow.runtime.cache.cache import EVERYTHING
 from outgrow.runtime.control import Control
 from outgrow.runtime.database import schema
 from outgrow.runtime.database.database import Database
@@ -110,6 +111,7 @@ class Outgrow:
                 reload=self._reload,
                 drain=self._drain,
                 carry=self._carry_sessions,
+                flush=self._flush_cache,
             )
             if discovered and document.control is not None
             else None
@@ -253,6 +255,19 @@ class Outgrow:
         """A transaction has changed these while the shared cache could not be told. Raises until it can."""
         if self._shared is not None:
             await self._shared.invalidate(tags, await self.db.written())
+
+    async def _flush_cache(self, tags: Sequence[str]) -> None:
+        """Forget what has these tags or keys, or everything; where processes share a cache, in all of them.
+
+        What is loaded for it from now on shows at least what the primary has now, whoever has changed it.
+        Raises Unavailable.
+        """
+        if self._shared is not None:
+            await self._tell_shared(*(tags or (EVERYTHING,)))
+        elif tags:
+            self.cache.invalidate(*tags)
+        else:
+            self.cache.clear()
 
     def _drain(self) -> None:
         """The fleet is about to end this process."""

@@ -7,6 +7,7 @@
     {"command": "release"}                ->  write blocks go on
     {"command": "carry", "seconds": 0.2}  ->  {"carried": 90, "left": true}: sessions, from where they were
     {"command": "clear", "seconds": 0.2}  ->  likewise: what lay where they are to be, from an earlier time
+    {"command": "flush", "tags": ["a"]}   ->  the cache forgets what has these tags or keys; without any, all
     {"command": "drain"}                  ->  its connections end (drain.py); the answer counts them
     {"command": "renew"}                  ->  the connections of this moment end with their next answer
 
@@ -22,7 +23,7 @@ import importlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +42,11 @@ logger = logging.getLogger("outgrow.control")
 class Request(msgspec.Struct):
     """What is asked."""
 
-    command: Literal["state", "warm", "hold", "reload", "release", "carry", "clear", "drain", "renew"]
+    command: Literal[
+        "state", "warm", "hold", "reload", "release", "carry", "clear", "flush", "drain", "renew"
+    ]
     seconds: float = 5.0
+    tags: tuple[str, ...] = ()
     engine: Literal["sqlite", "postgres"] = "sqlite"
 
 
@@ -77,7 +81,8 @@ def _bound(path: Path) -> socket.socket:
 class Control:
     """Listens in `folder`. `reload` reads the document again and obeys it; it raises OutgrowError.
 
-    `drain` is called when the process is about to go; `carry` for so many seconds, and to `clear` or not.
+    `drain` is called when the process is about to go; `carry` for so many seconds, and to `clear` or not;
+    `flush` with what the cache is to forget.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Control:
         reload: Callable[[], Awaitable[None]],
         drain: Callable[[], None] = PROCESS.begin,
         carry: Callable[[float, bool], Awaitable[tuple[int, bool]]] | None = None,
+        flush: Callable[[Sequence[str]], Awaitable[None]] | None = None,
     ) -> None:
         self._path = folder / f"{os.getpid()}.sock"
         self._gate = gate
@@ -96,6 +102,7 @@ class Control:
         self._reload = reload
         self._drain = drain
         self._carry = carry
+        self._flush = flush
         self._holder: asyncio.StreamWriter | None = None
         self._expiry: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
@@ -147,6 +154,8 @@ class Control:
                 await self._reload()
             elif request.command in ("carry", "clear") and self._carry is not None:
                 carried, left = await self._carry(request.seconds, request.command == "clear")
+            elif request.command == "flush" and self._flush is not None:
+                await self._flush(request.tags)
             elif request.command == "drain":
                 self._drain()
             elif request.command == "renew":

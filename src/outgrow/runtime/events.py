@@ -111,7 +111,7 @@ class Events:
         """A session was told LostWrite."""
 
         self.cache_read = Event("cache_read", "prefix", "outcome")
-        """`prefix` is the key up to the first colon; `outcome` is "hit", "miss", "stale" or "waited"."""
+        """`prefix` is the key up to the first colon; `outcome` is one of those in docs/metrics.md."""
 
         self.cache_loaded = Event("cache_loaded", "prefix", "seconds", "stored")
         self.cache_invalidated = Event("cache_invalidated", "tags")

@@ -22,7 +22,7 @@ from time import monotonic
 import msgspec
 
 from outgrow import endpoints
-from outgrow.errors import DatabaseError
+from outgrow.errors import DatabaseError, Unavailable
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.cache.codec import pack, unpack
 from outgrow.runtime.cache.memory import Entry, Reading
@@ -227,8 +227,11 @@ class Shared:
         self._shelf.settle(tags, position)
 
     async def invalidate(self, tags: Sequence[str], position: Position) -> None:
-        """They have changed, unannounced. Raises Gone."""
-        await self._shelf.settle(tags, position, how="plain")
+        """They have changed, unannounced. Raises Unavailable."""
+        try:
+            await self._shelf.settle(tags, position, how="plain")
+        except Gone as error:
+            raise Unavailable(f"the shared cache: {self.trouble or error}") from error
 
     def owe(self, tags: Iterable[str], position: Position) -> None:
         """The same, as soon as it can be told."""
@@ -241,7 +244,7 @@ class Shared:
             owed, self._owed = self._owed, {}
             try:
                 await self.invalidate(list(owed), max(owed.values()))
-            except Gone:
+            except Unavailable:
                 self._owed = {**owed, **self._owed}
                 await asyncio.sleep(OWE_S)
 

@@ -176,7 +176,7 @@ class _Cache:
     def __init__(self, registry: Registry) -> None:
         self._reads = registry.counter(
             "outgrow_cache_reads_total",
-            "Reads by key prefix. outcome: hit, miss, stale or waited.",
+            "Reads by key prefix. outcome: hit, shared, waited, old, miss, stale or session.",
             "prefix",
             "outcome",
         )
