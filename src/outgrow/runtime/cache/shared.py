@@ -105,6 +105,11 @@ class Shared:
 
     # What is read
 
+    async def lying(self, name: str) -> Found | None:
+        """What lies there under this name, good or not. Raises Gone."""
+        (found,) = await self._shelf.entries([name], (), self._learn)
+        return found
+
     async def find(self, wanted: Wanted, held: Entry | None, *, anew: bool) -> tuple[str, Entry | None]:
         """What lies there, or whether this process is to load it for all: then the token for that.
 
