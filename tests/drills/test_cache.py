@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from outgrow import endpoints
+from outgrow.dashboard import caches
 from outgrow.engines import redis_cache
 from outgrow.engines.redis_client import Account, ask
-from tests.support.fleets import RunningFleet, make_application, wait_until
+from outgrow.growth.flush import flush
+from tests.support.fleets import RunningFleet, make_application, run, wait_until
 from tests.support.growing import Command, Traffic
 from tests.support.redis import program
 
@@ -87,6 +89,26 @@ def require_fresh(fleet: RunningFleet) -> None:
 def require_back(fleet: RunningFleet) -> None:
     assert engine(fleet) == "memory" and not runs(fleet) and not fleet.state.growing()
     assert fleet.status().stage == "load-balancer"
+
+
+def loads(fleet: RunningFleet) -> int:
+    """Of all processes, since they began."""
+    return run(caches.look(fleet.directory)).whole.loads
+
+
+def test_without_a_shared_cache_every_server_is_told_to_forget(fleet: RunningFleet) -> None:
+    servers = ("app-1", "app-2")
+    for tags in (["notes"], ["notes:newest"], []):
+        for server in servers:
+            listed(fleet, server)
+        before = loads(fleet)
+        for server in servers:
+            listed(fleet, server)
+        assert loads(fleet) == before, "both have it"
+        run(flush(fleet.directory, tags))
+        for server in servers:
+            listed(fleet, server)
+        assert loads(fleet) == before + len(servers)
 
 
 def test_there_and_back_without_a_failed_request(fleet: RunningFleet) -> None:

@@ -16,7 +16,7 @@ from outgrow.dashboard.http import Client
 from outgrow.engines import Placement, redis_cache
 from outgrow.errors import OutgrowError
 
-WITHIN_S = 2.0
+WITHIN_S = 5.0
 
 
 class Process(msgspec.Struct, frozen=True):
