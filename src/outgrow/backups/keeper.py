@@ -26,8 +26,8 @@ from outgrow.topology.model import Backup
 
 LOOK_S = 1.0
 SEEN_MAX = 3600
-AGAIN_S = 60.0
-"""After a copy that failed."""
+AGAIN_FIRST_S, AGAIN_S = 5.0, 60.0
+"""After a copy that failed: twice as long each time, up to this."""
 
 
 class Lateness:
@@ -59,6 +59,7 @@ class Keeper:
         self._late = Lateness(time.monotonic())
         self._failure, self._not_before = "", 0.0
         self._failed_at: float | None = None
+        self._again_s = AGAIN_FIRST_S
         self._mirrors = _mirrors(folder, settings)
 
     async def run(self) -> None:
@@ -90,12 +91,12 @@ class Keeper:
             for gone in history.tidy(self._folder, self._settings.keep):
                 print(f"{gone} is not needed any more")  # noqa: T201, the node's log
             copying.shorten(line, self._programs)
-            self._failure = ""
+            self._failure, self._again_s = "", AGAIN_FIRST_S
         except BeingChanged:
             return  # somebody makes one by hand
         except (OutgrowError, OSError) as error:
-            self._failure, self._not_before = str(error), time.monotonic() + AGAIN_S
-            self._failed_at = time.time()
+            self._failure, self._not_before = str(error), time.monotonic() + self._again_s
+            self._failed_at, self._again_s = time.time(), min(AGAIN_S, 2 * self._again_s)
             print(f"no copy was made: {error}", file=sys.stderr)  # noqa: T201
 
     def _tell(self, found: Archived, line: history.History | None, failure: str = "") -> None:
