@@ -46,6 +46,9 @@ class Loads:
 
         With `strict` that which goes on must know all that it depends on.
         """
+        looked = await self._look(wanted)
+        if looked is not None:
+            return looked
         bookmark = self._demanding(request.current.get())
         while True:
             running = self.running.get(wanted.key)
@@ -61,6 +64,20 @@ class Loads:
             if bookmark is None or running.covers(bookmark):
                 self._events.cache_read(prefix_of(wanted.key), "waited")
                 return value, running.shows()
+
+    async def _look(self, wanted: Wanted) -> tuple[Any, Position] | None:
+        """The value, and what it shows, if all processes share a good one: without a load of its own."""
+        if self.shared is None or wanted.codec is None or wanted.key in self.running or not self.shared.up:
+            return None
+        entry = await self.shared.look(wanted)
+        if entry is None or not self.good(entry) or self._holds_newer(wanted.key, entry.position):
+            return None
+        outer = around.get()
+        if outer is not None:
+            outer.take_part(entry)
+        self._insert(wanted.key, entry)
+        self._events.cache_read(entry.prefix, "shared")
+        return entry.value, entry.floor
 
     def served(self, entry: Entry) -> Any:
         """It is old, and being loaded anew."""

@@ -110,6 +110,22 @@ class Shared:
         (found,) = await self._shelf.entries([name], (), self._learn)
         return found
 
+    async def look(self, wanted: Wanted) -> Entry | None:
+        """What lies there, if it is good. The usual way, and so a short one."""
+        tags = [self._tags.get(tag) for tag in wanted.tags]
+        unknown = [tag.name for tag in tags if tag.version < 0]
+        try:
+            found = await self._shelf.entry(_name(wanted), unknown, self._learn)
+            if found is None:
+                return None
+            parts = [self._tags.get(name) for name, _ in found.tags]
+            unknown = [tag.name for tag in parts if tag.version < 0]
+            if unknown:
+                await self._shelf.learn(unknown, self._learn)
+        except Gone:
+            return None
+        return self._taken_down(wanted, found)
+
     async def find(self, wanted: Wanted, held: Entry | None, *, anew: bool) -> tuple[str, Entry | None]:
         """What lies there, or whether this process is to load it for all: then the token for that.
 
@@ -117,6 +133,8 @@ class Shared:
         and is what another process replaces already.
         """
         try:
+            if not anew and wanted.codec is not None:  # it was looked for
+                return await self._first(wanted)
             also = () if held is None else [tag.name for tag, _ in held.note]
             found = (await self._entries([wanted], also)).get(wanted.key)
             if anew and (found is None or found.expires <= monotonic()):
@@ -167,8 +185,8 @@ class Shared:
         name, deadline = _name(wanted), monotonic() + WAIT_S
         while True:
             token = await self._lock(wanted)
-            if token:
-                return token, None
+            if token:  # whoever had it before may just have kept what this one is to load
+                return token, (await self._entries([wanted])).get(wanted.key)
             told = self._waiting.setdefault(name, asyncio.Event())
             try:
                 await self._shelf.wait_for(name)

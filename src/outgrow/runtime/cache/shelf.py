@@ -217,6 +217,18 @@ class Shelf:
         """When this returns, everything has been heard that was told before it was called."""
         await self._link.ask("PING")
 
+    def entry(self, key: str, tags: Sequence[str], learn: Learn) -> asyncio.Future[Found | None]:
+        """One of `entries`, in one exchange with its tags."""
+        words = ["MGET", f"{self._prefix}e:{key}", *[f"{self._prefix}t:{tag}" for tag in tags]]
+
+        def then(answer: list[bytes | None]) -> Found | None:
+            for tag, kept in zip(tags, answer[1:], strict=True):
+                if kept is not None:
+                    learn(tag, _noted(kept))
+            return None if answer[0] is None else _decode(answer[0])
+
+        return self._link.ask(*words, then=then)
+
     async def entries(self, keys: Sequence[str], tags: Sequence[str], learn: Learn) -> list[Found | None]:
         """What lies there under these keys, and what is known of these tags, to be learnt at once."""
         learning = self._versions(tags, learn) if tags else None
