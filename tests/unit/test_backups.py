@@ -6,7 +6,9 @@ import hashlib
 import io
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import msgspec
 import pytest
@@ -199,3 +201,16 @@ def test_what_is_told() -> None:
     ):
         [wrong] = judged(msgspec.structs.replace(fine, **changed), 60, 1001).wrong
         assert told in wrong
+
+
+def test_two_that_begin_at_once_begin_one_line(tmp_path: Path) -> None:
+    barrier = Barrier(2)
+
+    def begin(folder: Path) -> str:
+        barrier.wait(10)
+        return history.current(folder, "a database").folder.name
+
+    with ThreadPoolExecutor(2) as threads:
+        for number in range(100):
+            assert set(threads.map(begin, [tmp_path / str(number)] * 2)) == {"0001"}
+            assert len(history.histories(tmp_path / str(number))) == 1

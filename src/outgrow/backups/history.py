@@ -10,6 +10,8 @@ moment that was restored belongs to the old line, and is kept as long as its tim
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -72,9 +74,18 @@ def histories(folder: Path) -> list[History]:
 
 
 def current(folder: Path, system: str) -> History:
-    """The one that a database of this number writes. It is made when the newest is another database's."""
-    known = histories(folder)
-    return known[-1] if known and known[-1].about.system == system else begin(folder, system)
+    """The one that a database of this number writes. It is made when the newest is another database's.
+
+    By one process alone: the archive and who makes the copies both ask when they start.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        known = histories(folder)
+        return known[-1] if known and known[-1].about.system == system else begin(folder, system)
+    finally:
+        os.close(descriptor)
 
 
 def begin(folder: Path, system: str) -> History:
