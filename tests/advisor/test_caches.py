@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outgrow.advisor import caches, measures
-from outgrow.advisor.caches import FOUND, OUTCOMES
+from outgrow.advisor.caches import OUTCOMES
+from outgrow.advisor.measures import FOUND
 from outgrow.runtime.telemetry.prometheus import Metrics
 
 

@@ -7,10 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from outgrow.advisor.measures import Distribution, Figures, distribution
-
-FOUND = ("hit", "shared", "waited", "old")
-"""Outcomes of a read that needed no load of its own."""
+from outgrow.advisor.measures import FOUND, Distribution, Figures, distribution
 
 OUTCOMES = (*FOUND, "miss", "stale", "session")
 """All of them, as docs/metrics.md says what they are."""

@@ -14,6 +14,9 @@ import msgspec
 Labels = tuple[str, ...]
 Key = TypeVar("Key", str, Labels)
 
+FOUND = ("hit", "shared", "waited", "old")
+"""Outcomes of a read of the cache that needed no load of its own."""
+
 
 class Family(msgspec.Struct):
     """One metric with all its series; of a histogram each bucket's own count, then the sum."""
@@ -155,9 +158,9 @@ class Tally(msgspec.Struct):
 
     @property
     def hit_share(self) -> float | None:
-        """Of the reads of the cache, those that found something; None of no reads."""
+        """Of the reads of the cache, those that needed no load of their own; None of no reads."""
         reads = sum(self.cache.values())
-        return (reads - self.cache.get("miss", 0.0)) / reads if reads else None
+        return sum(self.cache.get(outcome, 0.0) for outcome in FOUND) / reads if reads else None
 
 
 def totals(figures: Figures) -> Totals:

@@ -45,6 +45,14 @@ STAGE = Stage(
             "tests/drills/test_cache.py",
         ),
         Promise(
+            "500 misses of one key in four processes are one load.",
+            "tests/contract/test_shared_cache.py",
+        ),
+        Promise(
+            "No session is shown anything older than what it has written or seen, whichever process it asks.",
+            "tests/contract/test_guarantees.py",
+        ),
+        Promise(
             "It may hang, die, or begin anew, empty: no request fails, and every user sees their own writes.",
             "tests/drills/test_cache_drills.py",
             ("cache-restart", "cache-gone"),
