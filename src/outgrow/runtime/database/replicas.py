@@ -221,11 +221,13 @@ class View:
         return next(iter(held or claims), None)
 
     def _may_serve(self, seen: Seen, lineage: Lineage) -> bool:
-        """Whether it is a replica, not too late, and all that it has replayed is of the present timeline."""
+        """Whether it is a replica, not too late, and all that it replays is of the present timeline.
+
+        One that has not come to it yet may still follow an earlier primary, beyond where that was left.
+        """
         if seen.role != "replica" or seen.lag_s > self._max_lag_s:
             return False
-        first = lineage.timeline == lineage.base + 1
-        return first or seen.timeline == lineage.timeline or seen.lsn <= lineage.fork
+        return lineage.timeline in (lineage.base + 1, seen.timeline)
 
     def _remember(self, primary: Seen) -> None:
         self._runs.primary(primary.run)
