@@ -63,11 +63,20 @@ class Replica(PostgresServer):
         self.execute("SELECT pg_promote(true, 30)")
 
     def follow(self, other: PostgresServer) -> None:
-        """Replicate from another server from now on."""
+        """Replicate from another server from now on, and from no other when this returns.
+
+        A replica that applies late notices late. Left alone it would take from an old primary that lives on
+        what is not of the new one's history, and could never follow that.
+        """
         self._upstream = other
         source = f"host=127.0.0.1 port={other.port} user={self.user} password={self.password}"
         self.set("primary_slot_name", "")
         self.set("primary_conninfo", f"{source} application_name={self.name}")
+        elsewhere = f"SELECT 1 FROM pg_stat_wal_receiver WHERE sender_port <> {other.port}"
+        deadline = time.monotonic() + 20
+        while self.execute(elsewhere):
+            assert time.monotonic() < deadline, f"{self.name} does not follow {other.port}"
+            time.sleep(0.02)
 
     def replayed(self, position: str) -> bool:
         """Whether everything up to this position of the primary can be seen here."""

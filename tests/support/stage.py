@@ -35,7 +35,7 @@ class Stage:
         self.cluster = troubles.cluster
         self.database = troubles.create_database()
         asyncio.run(create(self.url))
-        self.cluster.settle()
+        troubles.settle()
         nodes = self.cluster.nodes(self.url)
         settings = Database(
             "postgres", (Shard("0", nodes),), replication=replication, statement_timeout_s=5.0

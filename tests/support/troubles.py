@@ -16,6 +16,7 @@ from tests.support.replicas import Replica, Replicated
 
 RECEIVED = "SELECT pg_wal_lsn_diff(coalesce(pg_last_wal_receive_lsn(), '0/0'), '0/0')"
 WITHIN_S = 30.0
+SETTLES_WITHIN_S = 8.0
 DIFFERENCE = 0.4
 _copies, _databases = itertools.count(1), itertools.count(1)
 
@@ -83,9 +84,24 @@ class Troubles:
             each.follow(new)
         return old
 
+    def settle(self) -> None:
+        """Until every replica has what the primary has. One that cannot follow it any more is made anew."""
+        try:
+            self.cluster.settle(SETTLES_WITHIN_S)
+        except AssertionError:
+            (row,) = self.cluster.primary.execute("SELECT pg_current_wal_lsn()::text")
+            behind = [each for each in self.cluster.replicas if not each.replayed(row[0])]
+            for replica in behind:
+                self.cluster.replicas.remove(replica)
+                self._made_anew(replica)
+            self.cluster.settle()
+
     def bring_back(self, server: PostgresServer) -> None:
         """What was the primary once becomes a replica of the present one, at the same address."""
         self._out.remove(server)
+        self._made_anew(server)
+
+    def _made_anew(self, server: PostgresServer) -> None:
         server.kill()
         server.stop()
         replica = Replica(self.cluster.primary, f"copy{next(_copies)}")

@@ -329,7 +329,13 @@ class Replication:
         )
 
     def _may_come_back(self, run: int) -> bool:
-        return any(seen.run == run and seen.role == "unknown" for seen in self.view.seen.values())
+        """It does not answer just now, or has yet to come to the present timeline."""
+        present = self.view.standing.lineage.timeline
+        return any(
+            seen.run == run
+            and (seen.role == "unknown" or (seen.role == "replica" and seen.timeline != present))
+            for seen in self.view.seen.values()
+        )
 
     def _lost(self, bookmark: Bookmark) -> LostWrite:
         lineage = self.view.standing.lineage
