@@ -13,7 +13,7 @@ import uvloop
 from outgrow.errors import Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark
-from outgrow.runtime.cache import redis, shared, shelf
+from outgrow.runtime.cache import redis, shared
 from outgrow.runtime.cache.cache import EVERYTHING
 from tests.support.cache import CacheServer, Data, Process, session
 
@@ -326,10 +326,6 @@ async def test_nobody_is_shown_the_past(
         await process.shared.barrier()
         for tag in TAGS:
             assert await process.read(tag) == data.versions.get(tag, 0), "what is old survives"
-
-
-def test_a_doubt_ends_after_the_longest_commit() -> None:
-    assert shelf.LEASE_S >= 10
 
 
 async def _later(value: object) -> object:
