@@ -32,7 +32,7 @@ from benchmarks.servers import Application, free_port, open_databases
 from benchmarks.versions import CONVENTIONAL, EXAMPLE_OFF, EXAMPLE_ON
 from outgrow.engines.balancer import Server
 from outgrow.engines.base import Placement
-from outgrow.engines.envoy import Envoy
+from outgrow.engines.envoy.envoy import Envoy
 from outgrow.supervisor.logs import Logs
 from outgrow.supervisor.supervisor import Supervisor
 from outgrow.topology import parse

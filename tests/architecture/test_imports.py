@@ -45,7 +45,7 @@ DRIVERS: dict[str, tuple[str, ...]] = {
 
 EXCEPTIONS = {
     ("asyncpg", "runtime/database/upgrade.py"),  # a job with its own connection, before the tiers exist
-    ("asyncpg", "engines/pgbouncer_ready.py"),  # a probe: whether a query goes through
+    ("asyncpg", "engines/pgbouncer/ready.py"),  # a probe: whether a query goes through
     ("sqlite3", "runtime/database/migrate.py"),  # looks, without SQLAlchemy, whether there is work
     ("sqlite3", "cli/checkup.py"),  # `outgrow doctor` tells the version
 }

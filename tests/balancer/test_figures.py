@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from outgrow.engines.envoy_figures import exposition, figures
+from outgrow.engines.envoy.figures import exposition, figures
 from tests.support.balancing import balanced, eventually, load, request
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgrow.engines.envoy_latency import MARK, WEIGHT_MIN, Latencies, Reader
+from outgrow.engines.envoy.latency import MARK, WEIGHT_MIN, Latencies, Reader
 
 POOL = ("a", "b", "c", "d")
 

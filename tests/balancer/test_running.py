@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from outgrow.engines.envoy import find
+from outgrow.engines.envoy.envoy import find
 from outgrow.errors import PortTaken
 from outgrow.load.client import Answer
 from outgrow.supervisor.ports import listen

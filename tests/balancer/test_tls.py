@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from outgrow.engines.envoy_tls import certify
+from outgrow.engines.envoy.tls import certify
 from tests.support.balancing import Balanced, balanced, request
 
 TLS = "balancer.tls.enabled = true\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from outgrow import endpoints
 from outgrow.backups import history
 from outgrow.endpoints import Secrets
-from outgrow.engines.postgres import ARCHIVE
+from outgrow.engines.postgres.postgres import ARCHIVE
 from tests.support.fleets import wait_until
 from tests.support.postgres import PostgresServer, programs
 from tests.support.replicas import Replicated, replicated

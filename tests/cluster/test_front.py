@@ -13,7 +13,7 @@ from outgrow.cluster import plan
 from outgrow.cluster.front import changed, difference, share
 from outgrow.engines import Placement
 from outgrow.engines.application import Application
-from outgrow.engines.postgres import BESIDES, Postgres, room
+from outgrow.engines.postgres.postgres import BESIDES, Postgres, room
 from outgrow.errors import Misuse
 from outgrow.supervisor.order import in_order
 from outgrow.topology import Topology, parse

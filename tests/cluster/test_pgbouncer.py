@@ -16,8 +16,8 @@ import pytest
 
 from outgrow import endpoints
 from outgrow.cluster.plan import runs_pgbouncer
-from outgrow.engines import pgbouncer
-from outgrow.engines.postgres import CONNECTIONS
+from outgrow.engines.pgbouncer import pgbouncer
+from outgrow.engines.postgres.postgres import CONNECTIONS
 from outgrow.errors import EngineMissing
 from outgrow.topology import parse
 from tests.support.fleets import RunningFleet, make_application, wait_until

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from outgrow import cluster, endpoints
-from outgrow.engines import postgres
+from outgrow.engines.postgres import postgres
 from outgrow.errors import EngineMissing
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.lacking import lacking

@@ -12,8 +12,8 @@ import redis.asyncio
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from outgrow import endpoints
-from outgrow.engines import redis as engine
-from outgrow.engines import redis_sessions
+from outgrow.engines.redis import redis as engine
+from outgrow.engines.redis import sessions as redis_sessions
 from outgrow.errors import EngineMissing
 from tests.support.fleets import RunningFleet, make_application, wait_until
 from tests.support.redis import in_file, program

@@ -16,7 +16,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from outgrow import endpoints
 from outgrow.dashboard import caches
-from outgrow.engines import redis_cache
+from outgrow.engines.redis import cache as redis_cache
 from outgrow.errors import FleetError
 from outgrow.growth.flush import flush
 from tests.support.fleets import RunningFleet, make_application, wait_until

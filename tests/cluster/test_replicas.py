@@ -17,8 +17,8 @@ import asyncpg
 import pytest
 
 from outgrow.cluster import NodeStatus
-from outgrow.engines import etcd
-from outgrow.engines.patroni_client import Client
+from outgrow.engines.etcd import etcd
+from outgrow.engines.patroni.client import Client
 from outgrow.errors import EngineMissing, FleetError, Misuse
 from outgrow.growth import primary, scale
 from tests.support.fleets import run, wait_until

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from outgrow.engines.patroni_client import Client
+from outgrow.engines.patroni.client import Client
 from tests.support.fleets import run, wait_until
 from tests.support.patroni import Cluster, Writer, inside, kill
 

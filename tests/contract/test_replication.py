@@ -17,7 +17,7 @@ from outgrow import errors
 from outgrow.endpoints import Cache as CacheSettings
 from outgrow.endpoints import Database as Settings
 from outgrow.endpoints import Shard
-from outgrow.engines.postgres_setup import LOOK
+from outgrow.engines.postgres.setup import LOOK
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import SEVERAL, Position, Writer
 from outgrow.runtime.cache import Cache

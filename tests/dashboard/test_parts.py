@@ -23,7 +23,7 @@ from outgrow.dashboard.http import Client
 from outgrow.dashboard.requests import Requests
 from outgrow.dashboard.snapshot import Balanced, Node
 from outgrow.dashboard.stream import Stream
-from outgrow.engines.redis_cache import Figures as CacheFigures
+from outgrow.engines.redis.cache import Figures as CacheFigures
 from outgrow.growth import journal as journals
 from tests.support import exposition
 

@@ -12,8 +12,8 @@ import pytest
 
 from outgrow import endpoints
 from outgrow.dashboard import caches
-from outgrow.engines import redis_cache
-from outgrow.engines.redis_client import Account, ask
+from outgrow.engines.redis import cache as redis_cache
+from outgrow.engines.redis.client import Account, ask
 from outgrow.growth.flush import flush
 from tests.support.fleets import RunningFleet, make_application, run, wait_until
 from tests.support.growing import Command, Traffic

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from outgrow import endpoints
-from outgrow.engines import redis_cache
+from outgrow.engines.redis import cache as redis_cache
 from tests.drills.test_drills_command import broken, drilled, outgrow
 from tests.support.fleets import RunningFleet
 from tests.support.ports import free_port

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from outgrow import endpoints
-from outgrow.engines.postgres import ADMIN
+from outgrow.engines.postgres.postgres import ADMIN
 from tests.support.fleets import RunningFleet, alive, make_application
 from tests.support.growing import Command, Traffic
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outgrow import endpoints
-from outgrow.engines import redis_sessions
+from outgrow.engines.redis import sessions as redis_sessions
 from tests.support.fleets import RunningFleet, alive, make_application, wait_until
 from tests.support.growing import Command
 from tests.support.redis import program

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from outgrow.cluster import fencer
-from outgrow.engines.patroni import HOST
+from outgrow.engines.patroni.patroni import HOST
 from tests.support.fleets import alive, wait_until
 
 FREE = "import os, subprocess, sys, time; subprocess.Popen([{sleep!r}, '300'], start_new_session=True); "

@@ -16,7 +16,7 @@ import msgspec
 
 from outgrow.engines.balancer import Server
 from outgrow.engines.base import Placement
-from outgrow.engines.envoy import Envoy
+from outgrow.engines.envoy.envoy import Envoy
 from outgrow.load.client import Answer, Failure, Pool
 from outgrow.load.target import Target
 from outgrow.supervisor.logs import Logs

@@ -15,7 +15,8 @@ from pathlib import Path
 from redis import Redis
 
 from outgrow import endpoints
-from outgrow.engines import redis, redis_cache
+from outgrow.engines.redis import cache as redis_cache
+from outgrow.engines.redis import redis
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Position, Writer
 from outgrow.runtime.cache import Cache

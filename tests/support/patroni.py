@@ -14,7 +14,8 @@ import asyncpg
 
 from outgrow import endpoints
 from outgrow.cluster import NodeStatus
-from outgrow.engines import etcd, patroni
+from outgrow.engines.etcd import etcd
+from outgrow.engines.patroni import patroni
 from outgrow.errors import EngineMissing
 from tests.support.fleets import RunningFleet, make_application, run, wait_until
 from tests.support.lacking import lacking

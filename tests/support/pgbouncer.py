@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 from outgrow.endpoints import Node
-from outgrow.engines import pgbouncer
-from outgrow.engines.pgbouncer_ready import answers
-from outgrow.engines.postgres import CONNECTIONS
-from outgrow.engines.scram import verifier
+from outgrow.engines.pgbouncer import pgbouncer
+from outgrow.engines.pgbouncer.ready import answers
+from outgrow.engines.postgres.postgres import CONNECTIONS
+from outgrow.engines.postgres.scram import verifier
 from outgrow.errors import EngineMissing
 from outgrow.workload import Address
 from tests.support.fleets import run

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from outgrow.engines import redis, redis_cache, redis_sessions
-from outgrow.engines.redis_client import Account, answers
+from outgrow.engines.redis import cache as redis_cache
+from outgrow.engines.redis import redis
+from outgrow.engines.redis import sessions as redis_sessions
+from outgrow.engines.redis.client import Account, answers
 from outgrow.errors import EngineMissing
 from outgrow.workload import Address
 from tests.support.fleets import wait_until

@@ -22,7 +22,7 @@ from outgrow.backups.history import Copy, History
 from outgrow.backups.keeper import Lateness
 from outgrow.cluster.status import Backups, judged
 from outgrow.engines.backup import folder
-from outgrow.engines.postgres_archive import Archived
+from outgrow.engines.postgres.archive import Archived
 from outgrow.errors import Misuse, StateUnreadable, TopologyError, VerificationFailed
 from outgrow.topology import parse
 

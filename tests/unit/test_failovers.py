@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from outgrow.cluster.failovers import PHASES, Failovers
-from outgrow.engines.etcd_client import Entry
-from outgrow.engines.patroni_view import View, view
+from outgrow.engines.etcd.client import Entry
+from outgrow.engines.patroni.view import View, view
 
 
 def seen(leader: str | None, **members: tuple[str, int]) -> View:

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from outgrow.engines import patroni_run
+from outgrow.engines.patroni import run as patroni_run
 from tests.support.patroni import program
 
 NAPS = """
 import time
 from types import SimpleNamespace
-from outgrow.engines import patroni_run
+from outgrow.engines.patroni import run as patroni_run
 
 if {prepared}:
     patroni_run.prepare()

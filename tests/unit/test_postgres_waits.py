@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from outgrow.engines.postgres_waits import Waits
+from outgrow.engines.postgres.waits import Waits
 
 
 class Connection:

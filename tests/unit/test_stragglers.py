@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from outgrow.cluster.stragglers import Stragglers, troubles
-from outgrow.engines.etcd_client import Entry
-from outgrow.engines.patroni_view import Member, View
+from outgrow.engines.etcd.client import Entry
+from outgrow.engines.patroni.view import Member, View
 
 ASKS = (
     "FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment 0000000300000000000000D9 "

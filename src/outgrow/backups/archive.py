@@ -18,8 +18,8 @@ from pathlib import Path
 from outgrow import endpoints
 from outgrow.backups import history
 from outgrow.backups.history import History
-from outgrow.engines.postgres import ARCHIVE
-from outgrow.engines.postgres_archive import gap, system
+from outgrow.engines.postgres.archive import gap, system
+from outgrow.engines.postgres.postgres import ARCHIVE
 from outgrow.errors import FleetError
 
 ANOTHER_LINE = ("not in this server's history", "has already been removed")

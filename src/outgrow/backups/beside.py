@@ -23,7 +23,7 @@ from outgrow.endpoints import Database, Endpoints, Node, Queue
 from outgrow.engines import Placement
 from outgrow.engines.application import OWN_PORT, Application
 from outgrow.engines.backup import folder
-from outgrow.engines.postgres import PORT
+from outgrow.engines.postgres.postgres import PORT
 from outgrow.errors import FleetError, FleetNotRunning
 from outgrow.supervisor import orphans, process
 from outgrow.supervisor.probe import until_ready

@@ -20,7 +20,7 @@ from outgrow.backups.s3 import Bucket
 from outgrow.cluster import control
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Backups
-from outgrow.engines.postgres_archive import Archived, archived, system
+from outgrow.engines.postgres.archive import Archived, archived, system
 from outgrow.errors import BeingChanged, OutgrowError
 from outgrow.topology.model import Backup
 

@@ -19,8 +19,8 @@ from outgrow import endpoints
 from outgrow.backups import examining
 from outgrow.backups.history import History
 from outgrow.cluster.state import State
-from outgrow.engines.postgres import ADMIN, PORT, REPLICATION, find, parameters, room_for
-from outgrow.engines.scram import verifier
+from outgrow.engines.postgres.postgres import ADMIN, PORT, REPLICATION, find, parameters, room_for
+from outgrow.engines.postgres.scram import verifier
 from outgrow.errors import FleetError
 from outgrow.supervisor import orphans, process
 from outgrow.topology import Topology

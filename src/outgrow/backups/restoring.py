@@ -22,7 +22,7 @@ from outgrow.backups.recovery import HOST_NUMBER, Recovery, unpack
 from outgrow.cluster import plan
 from outgrow.cluster.state import State
 from outgrow.engines.backup import folder
-from outgrow.engines.postgres import PORT
+from outgrow.engines.postgres.postgres import PORT
 from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans
 from outgrow.topology import Topology
@@ -84,7 +84,7 @@ class _Place(NamedTuple):
         place = state.placement()
         if not plan.replicated(topology):
             return cls(place.data / "postgres")
-        from outgrow.engines.patroni import Patroni
+        from outgrow.engines.patroni.patroni import Patroni
 
         engine = Patroni(topology, place)
         return cls(engine.folder, next(iter(engine.hosts)), engine.dynamic())

@@ -20,7 +20,7 @@ TAKEOVER_S = 3.0
 """Within which writes succeed again where the loss can be proven."""
 
 LEASE_S = 20.0
-"""Where it cannot, the lease has to run out first (engines/patroni.py)."""
+"""Where it cannot, the lease has to run out first (engines/patroni/patroni.py)."""
 
 RETURN_S = 15.0
 WATCHED_S = 3.0

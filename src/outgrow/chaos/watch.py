@@ -14,8 +14,8 @@ import msgspec
 from outgrow import cluster
 from outgrow.chaos.history import Happening, Kind, Sample
 from outgrow.cluster.state import State
-from outgrow.engines import envoy_admin
-from outgrow.engines.envoy import ADMIN
+from outgrow.engines.envoy import admin as envoy_admin
+from outgrow.engines.envoy.envoy import ADMIN
 from outgrow.errors import FleetError
 
 LOOK_S = 0.1

@@ -144,7 +144,7 @@ def _runs_postgres(topology: Topology | None) -> bool:
 
 def _postgres(topology: Topology | None) -> Iterator[Check]:
     """What runs PostgreSQL here: its programs, and what they need beside them."""
-    from outgrow.engines import postgres
+    from outgrow.engines.postgres import postgres
 
     group, needed = EXTRAS["fleet"], _runs_postgres(topology)
     try:
@@ -164,7 +164,8 @@ def _postgres(topology: Topology | None) -> Iterator[Check]:
 
 def _pgbouncer(group: str, topology: Topology | None) -> Check:
     """What shares connections between the processes, once they would have too many."""
-    from outgrow.engines import pgbouncer, postgres
+    from outgrow.engines.pgbouncer import pgbouncer
+    from outgrow.engines.postgres import postgres
 
     needed = _runs_postgres(topology) and topology is not None and postgres.pooled(topology)
     try:
@@ -176,7 +177,7 @@ def _pgbouncer(group: str, topology: Topology | None) -> Check:
 
 def _etcd(group: str, topology: Topology | None) -> Check:
     """What agrees on the primary, where the database has replicas."""
-    from outgrow.engines import etcd
+    from outgrow.engines.etcd import etcd
 
     needed = _runs_postgres(topology) and topology is not None and topology.database.copies > 0
     try:
@@ -188,7 +189,7 @@ def _etcd(group: str, topology: Topology | None) -> Check:
 
 def _envoy(topology: Topology | None) -> Iterator[Check]:
     """Envoy's program, wherever it comes from: its package is only one way to have it."""
-    from outgrow.engines import envoy
+    from outgrow.engines.envoy import envoy
 
     group, needed = EXTRAS["balancer"], topology is not None and topology.balancer.engine == "envoy"
     try:
@@ -201,7 +202,7 @@ def _envoy(topology: Topology | None) -> Iterator[Check]:
 
 def _redis(topology: Topology | None) -> Check:
     """The program that the fleet runs for the sessions and the cache."""
-    from outgrow.engines import redis
+    from outgrow.engines.redis import redis
 
     tiers = (topology.sessions, topology.cache) if topology is not None else ()
     needed = any(each.engine == "redis" and each.url is None for each in tiers)

@@ -19,8 +19,8 @@ from outgrow.cluster.front import Front
 from outgrow.cluster.plan import capped
 from outgrow.cluster.state import State
 from outgrow.engines import Placement
-from outgrow.engines.patroni import PREFIX, Patroni
-from outgrow.engines.patroni_client import Client, look
+from outgrow.engines.patroni.client import Client, look
+from outgrow.engines.patroni.patroni import PREFIX, Patroni
 from outgrow.errors import FleetError
 from outgrow.supervisor.supervisor import Supervisor
 from outgrow.topology import Topology

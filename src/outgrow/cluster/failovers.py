@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from outgrow.engines.patroni_view import View
+from outgrow.engines.patroni.view import View
 
 PHASES = ("detection", "election", "promotion", "reconfiguration", "recovery")
 KEPT_MAX = 20

@@ -21,7 +21,10 @@ from outgrow.cluster.rollout import Rollout, Version, deployed
 from outgrow.cluster.state import State
 from outgrow.cluster.status import Backups, NodeStatus, Status, judged
 from outgrow.endpoints import Endpoints
-from outgrow.engines import autoscaler, dashboard, redis, redis_cache, redis_sessions
+from outgrow.engines import autoscaler, dashboard
+from outgrow.engines.redis import cache as redis_cache
+from outgrow.engines.redis import redis
+from outgrow.engines.redis import sessions as redis_sessions
 from outgrow.errors import FleetError, Misuse
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.limits import Limits
@@ -105,7 +108,7 @@ class Fleet:
             self._replication = self._watching = None
         if plan.replicated(self._topology):
             from outgrow.cluster.replication import Replication
-            from outgrow.engines.patroni import Patroni
+            from outgrow.engines.patroni.patroni import Patroni
 
             engine = Patroni(self._topology, self._place)
             passwords = endpoints.read_secrets(self._place.operator_secrets).passwords

@@ -132,7 +132,7 @@ class Front:
         nodes = self._supervisor.nodes
         if "postgres" not in nodes or not plan.runs_pgbouncer(topology):
             return
-        from outgrow.engines import pgbouncer
+        from outgrow.engines.pgbouncer import pgbouncer
 
         if pgbouncer.NAME in nodes:
             return
@@ -171,7 +171,8 @@ class Front:
         server = next((nodes[name] for name in ("postgres", "postgres-1") if name in nodes), None)
         if server is None:  # a file, or somebody else's server
             return topology.database.pool
-        from outgrow.engines import pgbouncer, postgres
+        from outgrow.engines.pgbouncer import pgbouncer
+        from outgrow.engines.postgres import postgres
 
         pooled = pgbouncer.NAME in self._supervisor.nodes
         room = pgbouncer.clients() if pooled else postgres.room(server.workload)

@@ -20,9 +20,9 @@ from outgrow.topology import Topology
 from outgrow.workload import Workload
 
 if TYPE_CHECKING:
-    from outgrow.engines.envoy import Envoy
-    from outgrow.engines.patroni import Patroni
-    from outgrow.engines.postgres import Postgres
+    from outgrow.engines.envoy.envoy import Envoy
+    from outgrow.engines.patroni.patroni import Patroni
+    from outgrow.engines.postgres.postgres import Postgres
 
 
 class Plan(NamedTuple):
@@ -54,7 +54,7 @@ def runs_cache(topology: Topology) -> bool:
 
 def runs_pgbouncer(topology: Topology) -> bool:
     """Whether the processes of this topology share connections to the fleet's own PostgreSQL."""
-    from outgrow.engines.postgres import pooled
+    from outgrow.engines.postgres.postgres import pooled
 
     return runs_postgres(topology) and pooled(topology)
 
@@ -80,7 +80,7 @@ def plan(
         servers, nodes = tuple(capped(each, topology) for each in database.workloads()), database.nodes
         application.owner_url, application.after = database.owner_url, (database.last,)
     if runs_pgbouncer(topology):
-        from outgrow.engines.pgbouncer import PgBouncer
+        from outgrow.engines.pgbouncer.pgbouncer import PgBouncer
 
         pooler = PgBouncer(topology, placement)
         servers = (*servers, *(capped(each, topology) for each in pooler.workloads()))
@@ -88,11 +88,11 @@ def plan(
         application.after = (*application.after, pooler.last)
     sessions = cache = None
     if runs_sessions(topology) or moving is not None:
-        from outgrow.engines.redis_sessions import RedisSessions
+        from outgrow.engines.redis.sessions import RedisSessions
 
         sessions = RedisSessions(topology, placement._replace(host=sessions_host))
     if runs_cache(topology):
-        from outgrow.engines.redis_cache import RedisCache
+        from outgrow.engines.redis.cache import RedisCache
 
         cache = RedisCache(topology, placement._replace(host=cache_host))
     for redis in (each for each in (sessions, cache) if each is not None):
@@ -150,10 +150,10 @@ def own_database(topology: Topology, placement: Placement) -> Postgres | Patroni
     if not runs_postgres(topology):
         return None
     if replicated(topology):
-        from outgrow.engines.patroni import Patroni
+        from outgrow.engines.patroni.patroni import Patroni
 
         return Patroni(topology, placement)
-    from outgrow.engines.postgres import Postgres
+    from outgrow.engines.postgres.postgres import Postgres
 
     return Postgres(topology, placement)
 
@@ -163,13 +163,14 @@ def needs(topology: Topology) -> tuple[tuple[int, int], ...]:
     port = OWN_PORT + 1
     if not runs_postgres(topology):
         return ((1, port), (ALONE, port), (FIRST, port))
-    from outgrow.engines.pgbouncer import PORT as POOLER_PORT
-    from outgrow.engines.postgres import PORT
+    from outgrow.engines.pgbouncer.pgbouncer import PORT as POOLER_PORT
+    from outgrow.engines.postgres.postgres import PORT
 
     usual = ((1, PORT), (1, POOLER_PORT), (ALONE, port), (FIRST, port))
     if not replicated(topology):
         return usual
-    from outgrow.engines import etcd, patroni
+    from outgrow.engines.etcd import etcd
+    from outgrow.engines.patroni import patroni
 
     return (*usual, (patroni.FIRST, PORT), (etcd.FIRST, etcd.CLIENTS))
 
@@ -195,7 +196,7 @@ def balancer(topology: Topology, placement: Placement, *, without: str = "") -> 
     """
     if topology.balancer.engine is None:
         return None
-    from outgrow.engines.envoy import Envoy
+    from outgrow.engines.envoy.envoy import Envoy
 
     servers = Application(topology, placement).servers()
     return Envoy(topology, placement, [each for each in servers if each.name != without])

@@ -17,12 +17,12 @@ from typing import Any
 from outgrow.cluster import fencer
 from outgrow.cluster.failovers import Failovers
 from outgrow.cluster.stragglers import Stragglers, troubles
-from outgrow.engines import patroni_client
-from outgrow.engines.etcd_client import Client
-from outgrow.engines.patroni import NAMESPACE, PREFIX, Patroni
-from outgrow.engines.patroni_client import look
-from outgrow.engines.patroni_view import LEADER, View, view
-from outgrow.engines.postgres_waits import Waits
+from outgrow.engines.etcd.client import Client
+from outgrow.engines.patroni import client as patroni_client
+from outgrow.engines.patroni.client import look
+from outgrow.engines.patroni.patroni import NAMESPACE, PREFIX, Patroni
+from outgrow.engines.patroni.view import LEADER, View, view
+from outgrow.engines.postgres.waits import Waits
 from outgrow.errors import FleetError
 from outgrow.supervisor.node import Change, Node
 

@@ -26,7 +26,7 @@ from outgrow import endpoints
 from outgrow.cluster.status import Autoscaling, Backups
 from outgrow.endpoints import Endpoints, Secrets
 from outgrow.engines import Placement
-from outgrow.engines.redis_cache import OPERATOR_ROLE
+from outgrow.engines.redis.cache import OPERATOR_ROLE
 from outgrow.errors import FleetBusy, FleetError, StateUnreadable
 from outgrow.supervisor import orphans, ports
 from outgrow.supervisor.orphans import Note

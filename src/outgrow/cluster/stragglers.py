@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from outgrow.engines.patroni_view import RUNNING, Member, View
+from outgrow.engines.patroni.view import RUNNING, Member, View
 
 GONE = re.compile(rb"requested WAL segment [0-9A-F]{24} has already been removed")
 TIMES_MIN = 2

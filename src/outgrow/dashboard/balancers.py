@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from outgrow.dashboard.snapshot import Balanced
-from outgrow.engines import envoy_figures
-from outgrow.engines.envoy import ADMIN
-from outgrow.engines.envoy_figures import Figures, ServerFigures, State
+from outgrow.engines.envoy import figures as envoy_figures
+from outgrow.engines.envoy.envoy import ADMIN
+from outgrow.engines.envoy.figures import Figures, ServerFigures, State
 
 LOOK_WITHIN_S = 0.7
 _ORDER: tuple[State, ...] = ("healthy", "draining", "ejected", "unhealthy")

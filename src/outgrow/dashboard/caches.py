@@ -13,7 +13,8 @@ from outgrow.advisor.caches import Reads
 from outgrow.advisor.measures import Figures
 from outgrow.cluster.state import State
 from outgrow.dashboard.http import Client
-from outgrow.engines import Placement, redis_cache
+from outgrow.engines import Placement
+from outgrow.engines.redis import cache as redis_cache
 from outgrow.errors import OutgrowError
 
 WITHIN_S = 5.0

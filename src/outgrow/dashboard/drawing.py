@@ -16,7 +16,7 @@ from outgrow.cluster.status import Backups
 from outgrow.dashboard.servers import name_of
 from outgrow.dashboard.snapshot import Box, Drawing, Figure, Link, Node, Replica, Server
 from outgrow.endpoints import Endpoints
-from outgrow.engines.redis_cache import Figures as CacheFigures
+from outgrow.engines.redis.cache import Figures as CacheFigures
 
 TIERS = (
     "clients",

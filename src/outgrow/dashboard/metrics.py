@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outgrow.cluster import Status
 from outgrow.cluster.status import Backups
-from outgrow.engines.redis_cache import Figures
+from outgrow.engines.redis.cache import Figures
 from outgrow.runtime.telemetry.metrics import Registry
 
 

@@ -7,8 +7,9 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-from outgrow.engines import Placement, redis_cache
-from outgrow.engines.redis_cache import Figures
+from outgrow.engines import Placement
+from outgrow.engines.redis import cache as redis_cache
+from outgrow.engines.redis.cache import Figures
 from outgrow.errors import OutgrowError
 
 

@@ -1,4 +1,4 @@
-"""ADAPTERS: one file a real server, found by name and loaded on use."""
+"""ADAPTERS: one file or folder a real server, found by name and loaded on use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["TABLE", "Engine", "Placement", "load"]
 
 TABLE = {
     "application": "outgrow.engines.application:Application",
-    "etcd": "outgrow.engines.etcd:Etcd",
-    "patroni": "outgrow.engines.patroni:Patroni",
-    "pgbouncer": "outgrow.engines.pgbouncer:PgBouncer",
-    "postgres": "outgrow.engines.postgres:Postgres",
-    "redis-cache": "outgrow.engines.redis_cache:RedisCache",
-    "redis-sessions": "outgrow.engines.redis_sessions:RedisSessions",
+    "etcd": "outgrow.engines.etcd.etcd:Etcd",
+    "patroni": "outgrow.engines.patroni.patroni:Patroni",
+    "pgbouncer": "outgrow.engines.pgbouncer.pgbouncer:PgBouncer",
+    "postgres": "outgrow.engines.postgres.postgres:Postgres",
+    "redis-cache": "outgrow.engines.redis.cache:RedisCache",
+    "redis-sessions": "outgrow.engines.redis.sessions:RedisSessions",
 }
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from outgrow import endpoints
 from outgrow.engines.base import Placement
-from outgrow.engines.postgres import ARCHIVE, REPLICATION, find
+from outgrow.engines.postgres.postgres import ARCHIVE, REPLICATION, find
 from outgrow.errors import EngineMissing, Misuse
 from outgrow.topology.model import Topology
 from outgrow.workload import File, Restart, Stop, Workload

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from outgrow.cluster.control import Request
 from outgrow.engines import Placement
 from outgrow.engines.backup import ARCHIVER, KEEPER, Backup
-from outgrow.engines.patroni import Patroni
-from outgrow.engines.postgres import Postgres
-from outgrow.engines.postgres_archive import archived, keep_log
+from outgrow.engines.patroni.patroni import Patroni
+from outgrow.engines.postgres.archive import archived, keep_log
+from outgrow.engines.postgres.postgres import Postgres
 from outgrow.errors import FleetError
 from outgrow.topology import Topology
 

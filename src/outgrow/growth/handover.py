@@ -23,8 +23,8 @@ from outgrow.cluster.control import Request
 from outgrow.cluster.processes import Processes
 from outgrow.endpoints import Endpoints
 from outgrow.engines import Placement
-from outgrow.engines.patroni import Patroni
-from outgrow.engines.postgres import Postgres
+from outgrow.engines.patroni.patroni import Patroni
+from outgrow.engines.postgres.postgres import Postgres
 from outgrow.errors import FleetError, FleetNotRunning
 from outgrow.growth import archive, settings
 from outgrow.growth.data import postgres_follower as follower

@@ -24,9 +24,9 @@ from outgrow.cluster.control import Request
 from outgrow.cluster.plan import replicated
 from outgrow.cluster.processes import Processes
 from outgrow.cluster.state import State
-from outgrow.engines.patroni import Patroni
-from outgrow.engines.patroni_client import Client, look
-from outgrow.engines.patroni_view import RUNNING, Member
+from outgrow.engines.patroni.client import Client, look
+from outgrow.engines.patroni.patroni import Patroni
+from outgrow.engines.patroni.view import RUNNING, Member
 from outgrow.errors import FleetError, FleetNotRunning, Misuse
 from outgrow.growth import journal as journals
 from outgrow.growth.data import postgres_follower as follower

@@ -14,7 +14,7 @@ from outgrow import cluster
 from outgrow.cluster import control
 from outgrow.cluster.control import Request, Tell
 from outgrow.cluster.state import State
-from outgrow.engines.patroni import PREFIX
+from outgrow.engines.patroni.patroni import PREFIX
 from outgrow.errors import FleetNotRunning, Misuse, OutgrowError
 from outgrow.growth import journal as journals
 from outgrow.growth import settings

@@ -10,7 +10,7 @@ from outgrow.chaos.faults.pause import Pause
 from outgrow.chaos.history import History
 from outgrow.chaos.scene import Scene
 from outgrow.chaos.verdict import Finding
-from outgrow.engines.redis_cache import NAME
+from outgrow.engines.redis.cache import NAME
 from outgrow.topology import Topology
 
 GONE_FOR_S = 8.0

@@ -9,7 +9,7 @@ from outgrow.chaos.faults.kill import Kill
 from outgrow.chaos.history import History
 from outgrow.chaos.scene import Scene
 from outgrow.chaos.verdict import Finding
-from outgrow.engines.redis_cache import NAME
+from outgrow.engines.redis.cache import NAME
 from outgrow.topology import Topology
 
 TIMES = 3

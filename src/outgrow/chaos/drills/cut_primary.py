@@ -20,7 +20,7 @@ from outgrow.chaos.replicas import (
 )
 from outgrow.chaos.scene import Scene
 from outgrow.chaos.verdict import Finding
-from outgrow.engines.patroni import REST
+from outgrow.engines.patroni.patroni import REST
 from outgrow.topology import Topology
 
 HEARD_S = 4.0

@@ -9,7 +9,7 @@ from outgrow.chaos import verdict
 from outgrow.chaos.history import History
 from outgrow.chaos.scene import Scene
 from outgrow.chaos.verdict import Finding
-from outgrow.engines.envoy_clusters import CHECKS
+from outgrow.engines.envoy.clusters import CHECKS
 from outgrow.load.profile import Scenario
 from outgrow.topology import Topology
 

@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from outgrow import endpoints
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, replicated, runs_postgres
-from outgrow.engines import pgbouncer, postgres_setup
-from outgrow.engines.patroni import Patroni
-from outgrow.engines.patroni_client import Client, leads_copies
-from outgrow.engines.postgres import PORT, Postgres
+from outgrow.engines.patroni.client import Client, leads_copies
+from outgrow.engines.patroni.patroni import Patroni
+from outgrow.engines.pgbouncer import pgbouncer
+from outgrow.engines.postgres import setup as postgres_setup
+from outgrow.engines.postgres.postgres import PORT, Postgres
 from outgrow.errors import FleetError, FleetNotRunning
 from outgrow.growth.data import postgres_follower as follower
 from outgrow.growth.handover import READERS_WITHIN_S, Handover

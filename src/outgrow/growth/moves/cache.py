@@ -21,8 +21,9 @@ from msgspec.structs import replace
 
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped
-from outgrow.engines import redis, redis_cache
-from outgrow.engines.redis_cache import RedisCache
+from outgrow.engines.redis import cache as redis_cache
+from outgrow.engines.redis import redis
+from outgrow.engines.redis.cache import RedisCache
 from outgrow.errors import FleetNotRunning
 from outgrow.growth import settings
 from outgrow.growth.moves.change_of_front import become

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, replicated, runs_postgres
-from outgrow.engines import pgbouncer
 from outgrow.engines.application import Application
-from outgrow.engines.postgres import Postgres
+from outgrow.engines.pgbouncer import pgbouncer
+from outgrow.engines.postgres.postgres import Postgres
 from outgrow.growth.data.columns import Table, require_movable, require_same
 from outgrow.growth.data.postgres import PostgresStore
 from outgrow.growth.data.sqlite import SqliteStore

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, replicated, runs_postgres
-from outgrow.engines.patroni import Patroni
-from outgrow.engines.postgres import COPY, Postgres, room_for
+from outgrow.engines.patroni.patroni import Patroni
+from outgrow.engines.postgres.postgres import COPY, Postgres, room_for
 from outgrow.errors import FleetError, FleetNotRunning
 from outgrow.growth.data import postgres_follower as follower
 from outgrow.growth.handover import READERS_WITHIN_S, Handover

@@ -26,8 +26,9 @@ from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped
 from outgrow.cluster.processes import Answer, Processes
 from outgrow.endpoints import SessionStore
-from outgrow.engines import redis, redis_sessions
-from outgrow.engines.redis_sessions import RedisSessions
+from outgrow.engines.redis import redis
+from outgrow.engines.redis import sessions as redis_sessions
+from outgrow.engines.redis.sessions import RedisSessions
 from outgrow.errors import FleetNotRunning
 from outgrow.growth import settings
 from outgrow.growth.moves.change_of_front import become

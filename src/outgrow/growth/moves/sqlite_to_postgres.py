@@ -11,10 +11,11 @@ from outgrow import endpoints
 from outgrow.cluster import control
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped, replicated, runs_postgres
-from outgrow.engines import backup, pgbouncer
+from outgrow.engines import backup
 from outgrow.engines.application import Application
 from outgrow.engines.base import Placement
-from outgrow.engines.postgres import COPY, PORT, Postgres
+from outgrow.engines.pgbouncer import pgbouncer
+from outgrow.engines.postgres.postgres import COPY, PORT, Postgres
 from outgrow.errors import FleetError, FleetNotRunning
 from outgrow.growth.data.columns import Table, require_movable, require_same
 from outgrow.growth.data.postgres import PostgresStore

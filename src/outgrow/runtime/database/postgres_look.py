@@ -1,7 +1,7 @@
 """What a PostgreSQL server says of itself: its role, its timeline, how far it has come.
 
 A plain role may ask for nearly all of it. A replica's present timeline, and where earlier timelines ended,
-are told by two functions in the schema `outgrow` (engines/postgres_setup.py). Where they are missing,
+are told by two functions in the schema `outgrow` (engines/postgres/setup.py). Where they are missing,
 pg_monitor does for the first, else the timeline is that of the replica's last restart point; and for the
 second this process has to see a promotion itself. What is not known is taken for the worse.
 """

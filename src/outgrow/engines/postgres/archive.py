@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from outgrow.engines.postgres import ARCHIVE
+from outgrow.engines.postgres.postgres import ARCHIVE
 from outgrow.errors import FleetError
 
 WITHIN_S = 5.0

@@ -1,7 +1,7 @@
 """Redis, or Valkey, as a node of its own, on an own loopback address: what all of them have in common.
 
-    redis_sessions.py   what is in it survives a restart, and nothing is forgotten before its time
-    redis_cache.py      what is in it may vanish at any time, and does when there is no room
+    sessions.py   what is in it survives a restart, and nothing is forgotten before its time
+    cache.py      what is in it may vanish at any time, and does when there is no room
 
 Each has a password over TCP and no Unix socket. The application's user may do what its tier needs, to that
 tier's keys, and nothing else. The default user is off. The server holds hashes of passwords alone.
@@ -31,7 +31,7 @@ PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin")
 """Debian's, and that of `make install`: a service's PATH may lack them."""
 
 INSTALL = "apt-get install redis-server"
-READY = "outgrow.engines.redis_ready"
+READY = "outgrow.engines.redis.ready"
 
 Settings = Mapping[str, str | int]
 

@@ -1,6 +1,6 @@
 """Whether PgBouncer, and PostgreSQL behind it, answer. Run by the fleet as a probe:
 
-    python -m outgrow.engines.pgbouncer_ready URL
+    python -m outgrow.engines.pgbouncer.ready URL
 
 The password is in the file that OUTGROW_SECRETS names.
 """

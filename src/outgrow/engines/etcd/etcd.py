@@ -31,8 +31,8 @@ INSTALL = "apt-get install etcd-server"
 CLUSTER = "replicated"
 """The folder of a database with replicas, and of all that belongs to it."""
 
-TLS = "outgrow.engines.etcd_tls"
-RUN = "outgrow.engines.etcd_run"
+TLS = "outgrow.engines.etcd.tls"
+RUN = "outgrow.engines.etcd.run"
 
 
 class Etcd:

@@ -1,8 +1,8 @@
 """What PostgreSQL needs before and after its first start. Run by the fleet as jobs:
 
-    python -m outgrow.engines.postgres_setup initialise PROGRAMS DATA [CERTIFICATES HOST]
-    python -m outgrow.engines.postgres_setup follow PROGRAMS DATA URL
-    python -m outgrow.engines.postgres_setup provision ADMIN_URL NAME
+    python -m outgrow.engines.postgres.setup initialise PROGRAMS DATA [CERTIFICATES HOST]
+    python -m outgrow.engines.postgres.setup follow PROGRAMS DATA URL
+    python -m outgrow.engines.postgres.setup provision ADMIN_URL NAME
 
 All may be run again and again. Passwords come from the file that OUTGROW_SECRETS names.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from outgrow import endpoints
-from outgrow.engines.postgres import REPLICATION
-from outgrow.engines.scram import verifier
+from outgrow.engines.postgres.postgres import REPLICATION
+from outgrow.engines.postgres.scram import verifier
 from outgrow.errors import EXIT_TOLD, EngineMissing, FleetError, OutgrowError, tell
 
 CERTIFICATE_DAYS = "3650"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from outgrow.engines.etcd_client import Entry
+from outgrow.engines.etcd.client import Entry
 
 LEADER, CONFIG, SYNC = "leader", "config", "sync"
 _MEMBERS = "members/"

@@ -1,6 +1,6 @@
 """Asks a running Envoy over its admin socket, which only this user can open.
 
-python -m outgrow.engines.envoy_admin SOCKET     exits with 0 when it accepts connections
+python -m outgrow.engines.envoy.admin SOCKET     exits with 0 when it accepts connections
 """
 
 from __future__ import annotations

@@ -19,8 +19,17 @@ from typing import Any
 from outgrow import endpoints
 from outgrow.endpoints import Node
 from outgrow.engines.base import Placement
-from outgrow.engines.etcd import CLUSTER, Etcd
-from outgrow.engines.postgres import ADMIN, ARCHIVE, PORT, REPLICATION, SETUP, find, parameters, room_for
+from outgrow.engines.etcd.etcd import CLUSTER, Etcd
+from outgrow.engines.postgres.postgres import (
+    ADMIN,
+    ARCHIVE,
+    PORT,
+    REPLICATION,
+    SETUP,
+    find,
+    parameters,
+    room_for,
+)
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
 from outgrow.workload import Address, File, Probe, Restart, Stop, Workload
@@ -30,7 +39,7 @@ FIRST = 231
 """Number of the first node's emulated host."""
 
 INSTALL = "pip install 'outgrow[fleet]'"
-RUN = "outgrow.engines.patroni_run"
+RUN = "outgrow.engines.patroni.run"
 REST = 8008
 NAMESPACE = "/outgrow/"
 HOST = Path(__file__).with_name("host.py")
@@ -138,7 +147,7 @@ class Patroni:
         return Workload(
             name="postgres-lease",
             kind="job",
-            argv=(sys.executable, "-m", "outgrow.engines.patroni_settings", str(self._file("cluster"))),
+            argv=(sys.executable, "-m", "outgrow.engines.patroni.settings", str(self._file("cluster"))),
             files=(File(str(self._file("cluster")), json.dumps(self._cluster(), indent=2), 0o600),),
             after=self._etcd.names,
         )

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from outgrow import endpoints
 from outgrow.engines.base import Placement
-from outgrow.engines.postgres import CONNECTIONS, Postgres
-from outgrow.engines.scram import verifier
+from outgrow.engines.postgres.postgres import CONNECTIONS, Postgres
+from outgrow.engines.postgres.scram import verifier
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
 from outgrow.workload import Address, File, Probe, Stop, Workload
@@ -27,7 +27,7 @@ PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/bin")
 """Debian's, and that of `make install`: a service's PATH may lack them."""
 
 INSTALL = 'apt-get install pgbouncer; or write pooler = "off" under [database]'
-READY = "outgrow.engines.pgbouncer_ready"
+READY = "outgrow.engines.pgbouncer.ready"
 
 CLIENTS_MAX = 10_000
 """Connections of processes, at most. Each needs a few kilobytes and a descriptor."""

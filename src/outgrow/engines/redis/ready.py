@@ -1,6 +1,6 @@
 """Is a Redis ready? A PING with the application's password, which no argument and no variable may hold.
 
-    python -m outgrow.engines.redis_ready URL ROLE
+    python -m outgrow.engines.redis.ready URL ROLE
 
 Exit code 0 when it has answered, 1 when it has not within two seconds. The password is that of the role,
 "sessions" or "cache", in the file that OUTGROW_SECRETS names.
@@ -13,7 +13,7 @@ import sys
 import time
 
 from outgrow import endpoints
-from outgrow.engines.redis_client import WITHIN_S, Account, answers
+from outgrow.engines.redis.client import WITHIN_S, Account, answers
 
 
 def main(url: str, role: str) -> int:

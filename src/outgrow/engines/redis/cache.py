@@ -9,10 +9,10 @@ import re
 from typing import Literal, NamedTuple
 
 from outgrow import endpoints
-from outgrow.engines import redis_client
 from outgrow.engines.base import Placement
-from outgrow.engines.redis import Redis, Settings, user
-from outgrow.engines.redis_client import Account
+from outgrow.engines.redis import client as redis_client
+from outgrow.engines.redis.client import Account
+from outgrow.engines.redis.redis import Redis, Settings, user
 from outgrow.errors import FleetError
 
 NAME = "redis-cache"

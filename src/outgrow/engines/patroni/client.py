@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from outgrow.engines.patroni import REST
-from outgrow.engines.patroni_view import Member, member
+from outgrow.engines.patroni.patroni import REST
+from outgrow.engines.patroni.view import Member, member
 from outgrow.errors import FleetError
 
 WITHIN_S = 3.0

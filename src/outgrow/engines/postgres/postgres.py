@@ -38,7 +38,7 @@ ARCHIVE_SLOT_MAX = "4GB"
 
 PORT = 5432
 VERSION_MIN = 16
-SETUP = "outgrow.engines.postgres_setup"
+SETUP = "outgrow.engines.postgres.setup"
 NEEDED = ("postgres", "initdb", "pg_isready")
 
 

@@ -1,6 +1,6 @@
 """The balancer's certificate, when none is given: made and signed by a CA of the fleet's own.
 
-    python -m outgrow.engines.envoy_tls FOLDER HOST...
+    python -m outgrow.engines.envoy.tls FOLDER HOST...
 
 Run by the fleet as a job. Whoever is to trust the balancer is told to trust FOLDER/ca.crt. The CA stays;
 the certificate is made again for other hosts, or when it has not long to live.

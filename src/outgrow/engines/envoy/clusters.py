@@ -14,12 +14,12 @@ from outgrow.topology.rules import POOL
 from outgrow.workload import Address
 
 LATENCY = "outgrow-latency"
-"""The cluster that stands for our own process, which measures latencies (envoy_run.py)."""
+"""The cluster that stands for our own process, which measures latencies (run.py)."""
 
 LATENCY_SOCKET = "latency.sock"
 ENDPOINTS = "eds-"
 WEIGHTED = "weighted-"
-"""The same endpoints with the weights that envoy_run.py derives from latencies. Then comes the pool's name:
+"""The same endpoints with the weights that run.py derives from latencies. Then comes the pool's name:
 Envoy reads one cluster's endpoints from one file."""
 
 FULL_WEIGHT = 1000

@@ -1,6 +1,6 @@
 """A node of etcd, which comes back also when its data is gone:
 
-    python -m outgrow.engines.etcd_run PROGRAM --OPTION=VALUE...
+    python -m outgrow.engines.etcd.run PROGRAM --OPTION=VALUE...
 
     its data is there ─────────────────────────────► etcd
     the others know it, with data ─► they forget it ─► they take it in anew ─► etcd, which copies theirs
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from outgrow.engines.etcd_client import Client
+from outgrow.engines.etcd.client import Client
 from outgrow.errors import FleetError
 
 CLIENTS = 2379

@@ -1,10 +1,10 @@
-"""Starts an Envoy, tells it what changes, and ends it gently: python -m outgrow.engines.envoy_run PROGRAM
+"""Starts an Envoy, tells it what changes, and ends it gently: python -m outgrow.engines.envoy.run PROGRAM
 
 It works in the folder that is its working directory (see envoy.py).
 
-    Envoy ─► latency.sock ─► weights (envoy_latency.py) ─┐
+    Envoy ─► latency.sock ─► weights (latency.py) ─┐
                                         eds-POOL.json ─┴─► weighted-POOL.json ─► Envoy
-    pools.json, routes.json ─► cds.json, rds.json (envoy_changes.py) ─► Envoy
+    pools.json, routes.json ─► cds.json, rds.json (changes.py) ─► Envoy
 
     SIGTERM ─► answers say `Connection: close` ─► the port is closed ─► what is under way ends ─► Envoy ends
 
@@ -26,10 +26,11 @@ from pathlib import Path
 
 from msgspec import DecodeError
 
-from outgrow.engines import envoy_admin, envoy_changes
-from outgrow.engines.envoy import ADMIN, DRAIN_S
-from outgrow.engines.envoy_clusters import ENDPOINTS, FULL_WEIGHT, LATENCY_SOCKET, WEIGHTED, Message
-from outgrow.engines.envoy_latency import Latencies, Reader, Record
+from outgrow.engines.envoy import admin as envoy_admin
+from outgrow.engines.envoy import changes as envoy_changes
+from outgrow.engines.envoy.clusters import ENDPOINTS, FULL_WEIGHT, LATENCY_SOCKET, WEIGHTED, Message
+from outgrow.engines.envoy.envoy import ADMIN, DRAIN_S
+from outgrow.engines.envoy.latency import Latencies, Reader, Record
 
 ANNOUNCED_S = 0.5
 """For so long answers ask clients to go before the port closes."""

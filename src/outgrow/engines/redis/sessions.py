@@ -6,7 +6,7 @@ redis-sessions   service   what is in it survives a restart
 from __future__ import annotations
 
 from outgrow import endpoints
-from outgrow.engines.redis import Redis, Settings, user
+from outgrow.engines.redis.redis import Redis, Settings, user
 
 NAME = "redis-sessions"
 NODE = 250

@@ -6,14 +6,14 @@
 Each has a folder of its own, .outgrow/balancer/NAME:
 
     bootstrap.json   read once: its admin interface (a Unix socket of mode 0600), where the rest is
-    lds.json         the listener: TLS, HTTP, limits          envoy_listener.py
-    sds.json         where its certificate is                 envoy_tls.py
-    routes.json      which request goes to which pool         envoy_routes.py
-    pools.json       the pools: choice, health, breakers      envoy_clusters.py
+    lds.json         the listener: TLS, HTTP, limits          listener.py
+    sds.json         where its certificate is                 tls.py
+    routes.json      which request goes to which pool         routes.py
+    pools.json       the pools: choice, health, breakers      clusters.py
     eds-POOL.json    the servers of a pool
 
-A process of ours (envoy_run.py) starts it, ends it gently, and writes what has an order or needs figures:
-cds.json and rds.json (envoy_changes.py), weighted-POOL.json (envoy_latency.py).
+A process of ours (run.py) starts it, ends it gently, and writes what has an order or needs figures:
+cds.json and rds.json (changes.py), weighted-POOL.json (latency.py).
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from outgrow.engines import envoy_clusters, envoy_listener, envoy_routes
 from outgrow.engines.balancer import Server
 from outgrow.engines.base import Placement
-from outgrow.engines.envoy_changes import CLUSTERS, POOLS, WANTED
-from outgrow.engines.envoy_clusters import ENDPOINTS, Message, from_file, resources
-from outgrow.engines.envoy_listener import SECRETS
+from outgrow.engines.envoy import clusters as envoy_clusters
+from outgrow.engines.envoy import listener as envoy_listener
+from outgrow.engines.envoy import routes as envoy_routes
+from outgrow.engines.envoy.changes import CLUSTERS, POOLS, WANTED
+from outgrow.engines.envoy.clusters import ENDPOINTS, Message, from_file, resources
+from outgrow.engines.envoy.listener import SECRETS
 from outgrow.errors import EngineMissing, Misuse
 from outgrow.topology.model import Topology
 from outgrow.workload import Address, File, Probe, Stop, Workload
 
-RUN = "outgrow.engines.envoy_run"
-TLS = "outgrow.engines.envoy_tls"
-ADMIN_MODULE = "outgrow.engines.envoy_admin"
+RUN = "outgrow.engines.envoy.run"
+TLS = "outgrow.engines.envoy.tls"
+ADMIN_MODULE = "outgrow.engines.envoy.admin"
 CERTIFY = "balancer-certificate"
 ADMIN = "admin.sock"
 DRAIN_S = 60
 """How long Envoy lets connections of a listener that has changed live on."""
 
 STOP_GRACE_S = 15.0
-"""More than envoy_run.py takes to end gently."""
+"""More than run.py takes to end gently."""
 
 UNPRIVILEGED_PORT_MIN = 1024
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from outgrow.engines import envoy_admin
+from outgrow.engines.envoy import admin as envoy_admin
 
 State = Literal["healthy", "unhealthy", "ejected", "draining"]
 

@@ -12,8 +12,8 @@ import json
 from http.client import HTTPException
 from pathlib import Path
 
-from outgrow.engines import envoy_admin
-from outgrow.engines.envoy_clusters import Message
+from outgrow.engines.envoy import admin as envoy_admin
+from outgrow.engines.envoy.clusters import Message
 
 POOLS, CLUSTERS = "pools.json", "cds.json"
 WANTED, ROUTES = "routes.json", "rds.json"

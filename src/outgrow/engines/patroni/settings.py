@@ -1,6 +1,6 @@
 """Brings what etcd says of all nodes up to date with outgrow.toml, before they start:
 
-    python -m outgrow.engines.patroni_settings FILE
+    python -m outgrow.engines.patroni.settings FILE
 
 Run by the fleet as a job. A cluster that does not exist yet takes it from its first node.
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from outgrow.engines.etcd_client import Client
+from outgrow.engines.etcd.client import Client
 from outgrow.errors import EXIT_TOLD, FleetError, OutgrowError, tell
 
 OWN = ("standby_cluster",)

@@ -1,6 +1,6 @@
 """Patroni, which waits less long where nothing is to be waited for, and whose clock nobody can set:
 
-    python -m outgrow.engines.patroni_run FILE
+    python -m outgrow.engines.patroni.run FILE
 
 - By itself it looks once a second whether the server has stopped, then gives the replicas one more second.
   Both are most of the time for which a switchover holds writes. Whether the next primary has everything it

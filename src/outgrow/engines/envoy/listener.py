@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from outgrow.engines import envoy_routes
-from outgrow.engines.envoy_changes import ROUTES
-from outgrow.engines.envoy_clusters import LATENCY, Message, from_file, seconds, socket_address, typed
+from outgrow.engines.envoy import routes as envoy_routes
+from outgrow.engines.envoy.changes import ROUTES
+from outgrow.engines.envoy.clusters import LATENCY, Message, from_file, seconds, socket_address, typed
 from outgrow.topology.model import Balancer
 from outgrow.workload import Address
 
@@ -102,7 +102,7 @@ def _timeouts(balancer: Balancer) -> Message:
 
 
 _TRUST: dict[str, Any] = {
-    # The client is who has connected. What it says of itself in headers is overwritten (envoy_routes.py).
+    # The client is who has connected. What it says of itself in headers is overwritten (routes.py).
     "use_remote_address": True,
     "skip_xff_append": True,
     "internal_address_config": {},

@@ -1,6 +1,6 @@
 """The key of etcd's nodes and clients, and its certificate:
 
-    python -m outgrow.engines.etcd_tls FOLDER HOST...
+    python -m outgrow.engines.etcd.tls FOLDER HOST...
 
 Run by the fleet as a job. It is kept; for other hosts it is refused, since etcd's nodes remember where they
 were, and their data would be of no use.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from outgrow.engines.envoy_tls import CURVE, openssl
+from outgrow.engines.envoy.tls import CURVE, openssl
 from outgrow.errors import EXIT_TOLD, FleetError, OutgrowError, tell
 
 DAYS = "3650"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from outgrow.engines.envoy_clusters import Message, seconds
+from outgrow.engines.envoy.clusters import Message, seconds
 from outgrow.topology.model import Balancer, Route
 
 NAME = "routes"

@@ -1,0 +1,1 @@
+"""Envoy, the balancer of layers 4 and 7: its process, and what changes of it while it serves."""

@@ -1,0 +1,1 @@
+"""Patroni, which keeps one PostgreSQL of several the primary: its processes, settings and view."""

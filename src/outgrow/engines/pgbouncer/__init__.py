@@ -1,0 +1,1 @@
+"""PgBouncer, which lends many clients few connections to PostgreSQL."""
