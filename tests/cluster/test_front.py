@@ -50,6 +50,13 @@ def test_behind_a_balancer_each_server_is_a_host() -> None:
     assert [str(each) for each in found["balancer-1"].claims] == ["127.0.0.1:8000"]
 
 
+def test_every_process_is_told_what_to_ask_of_itself() -> None:
+    found = front('stage = 4\n[application]\nworkers = 2\nwarm_up = ["/a?b=1", "/c"]')
+    asked = {name: each.environment.get("OUTGROW_WARM_UP") for name, each in found.items()}
+    servers = ("app-1", "app-1.2", "app-2", "app-2.2")
+    assert asked == dict.fromkeys(servers, "/a?b=1 /c") | {"balancer-1": None}
+
+
 def test_the_balancer_knows_every_server_once() -> None:
     topology = parse("stage = 4\n[application]\nservers = 3\nworkers = 4\n[balancer.pools]\nvideos = 1")
     servers = Application(topology, PLACE).servers()

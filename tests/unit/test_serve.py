@@ -115,6 +115,33 @@ def test_a_full_cache_is_not_looked_through_again_and_again(start: Callable[...,
     served.end()
 
 
+WARMED = (
+    APP.replace(
+        "    client = scope",
+        """\
+    if scope["path"] == "/asked":
+        asked = f"{paths[:-1]}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": asked})
+        return
+    client = scope""",
+    )
+    .replace("import asyncio", "paths = []\nimport asyncio")
+    .replace(
+        '    if scope["path"] == "/slow"', '    paths.append(scope["path"])\n    if scope["path"] == "/slow"'
+    )
+)
+
+
+def test_it_asks_itself_before_anybody_else_does(start: Callable[..., Process]) -> None:
+    served = start(WARMED, OUTGROW_WARM_UP="/first?page=1 /broken /na%20me")
+    assert served.get("/asked").text == str(["/first"] * 4 + ["/broken"] * 4 + ["/na me"] * 4)
+    _, log = served.end()
+    said = [line["message"] for line in log if line.get("logger") == "outgrow.warm_up"]
+    assert said[0] == "warm-up: GET /broken"
+    assert said[-1] == "warm-up: GET /broken was answered with 500"
+
+
 def test_a_request_under_way_is_answered_before_the_end(start: Callable[..., Process]) -> None:
     served = start()
     served.get("/health")

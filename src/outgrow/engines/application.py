@@ -84,6 +84,8 @@ class Application:
             own = Address(self._place.neighbour(host), OWN_PORT + SLOT_PORTS * self._place.slot + worker)
             name = server.name if worker == 1 else f"{server.name}.{worker}"
             variables = {"OUTGROW_APP": self._settings.app, "OUTGROW_NODE": name}
+            if self._settings.warm_up:
+                variables["OUTGROW_WARM_UP"] = " ".join(self._settings.warm_up)
             yield Workload(
                 name=name,
                 tier="application",

@@ -6,6 +6,7 @@
     OUTGROW_PROXIES      hosts of balancers, with commas between them, that overwrite X-Forwarded-For and
                          X-Forwarded-Proto: what they say there is the client; nobody else is believed
     OUTGROW_RELAYS       hosts of balancers that pass bytes on: nobody knows who is behind them
+    OUTGROW_WARM_UP      paths, with spaces between them, that it answers to itself before it begins
 
 Exit codes: 0 after SIGTERM or SIGINT, once the requests under way are answered; 78 when the application
 is broken, after one JSON line that says why (see failure.py); 3 when it could not start this time.
@@ -19,7 +20,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Collection, Generator
+from collections.abc import Awaitable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -34,6 +35,7 @@ from outgrow.runtime.failure import tell
 from outgrow.runtime.health import Health
 from outgrow.runtime.loading import load
 from outgrow.runtime.telemetry import logs
+from outgrow.runtime.warm_up import warm_up
 
 EXIT_NOT_STARTED = 3
 GRACE_S = 8
@@ -65,9 +67,10 @@ class Guarded:
     application that does not use Outgrow's middleware.
     """
 
-    def __init__(self, app: App, relays: Collection[str] = ()) -> None:
+    def __init__(self, app: App, relays: Collection[str] = (), warm_up: Sequence[str] = ()) -> None:
         self._app = app
         self._relays = relays
+        self._warm_up = warm_up
         self._health = Health()
         self._shallow = OwnPaths(self._health, endpoints.Telemetry(), None).shallow
         self.failure: BaseException | None = None
@@ -91,7 +94,9 @@ class Guarded:
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "lifespan.startup.complete"
+            if message["type"] == "lifespan.startup.complete":
+                started = True
+                await warm_up(self._app, self._warm_up, scope.get("state", {}))
             await send(message)
 
         try:
@@ -173,7 +178,8 @@ def behind_proxies(app: App, proxies: list[str]) -> App:
 def serve(app: App, environment: dict[str, str]) -> int:
     """Serve until a signal; returns the exit code."""
     app = behind_proxies(app, hosts(environment, "OUTGROW_PROXIES"))
-    guarded = Guarded(app, hosts(environment, "OUTGROW_RELAYS"))
+    paths = environment.get("OUTGROW_WARM_UP", "").split()
+    guarded = Guarded(app, hosts(environment, "OUTGROW_RELAYS"), paths)
     server = Server(configuration(guarded, environment))
     PROCESS.connections = server.server_state.connections
     # What the imports made lives as long as the process: the collector need not look at it again.

@@ -81,6 +81,7 @@ Cores = Annotated[float, Meta(ge=0.01, le=1024)]
 Busy = Annotated[float, Meta(ge=0.01, le=1)]
 UnderWay = Annotated[float, Meta(ge=0.01, le=1_000_000)]
 ImportName = Annotated[str, Meta(pattern=_whole(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*"), examples=["app:app"])]
+RequestPath = Annotated[str, Meta(pattern=_whole(r"/[!-~]*"), examples=["/articles?page=1"])]
 VariableName = Annotated[str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), examples=["LOG_LEVEL"])]
 HttpUrl = Annotated[
     str, Meta(pattern=_whole(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?"), examples=["http://127.0.0.1:4318"])
@@ -144,6 +145,10 @@ class Application(Section, frozen=True):
     cpu: Annotated[
         Cores | None, Meta(description="cores of each application server; by default fleet.host_cpu")
     ] = None
+    warm_up: Annotated[
+        tuple[RequestPath, ...],
+        Meta(description="what a process asks of itself before it takes the first request of anybody else"),
+    ] = ()
     consistency: Annotated[Consistency, Meta(description="how fresh reads are by default")] = "session"
     secret: Annotated[
         Secret | None, Meta(description="every signing key derives from it; the fleet makes one")
