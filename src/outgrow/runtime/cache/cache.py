@@ -138,7 +138,7 @@ class Cache:
         else:
             outcome = "miss" if entry is None or entry.until <= now else "stale"
             loaded = self._loads.join(wanted, load, outcome, strict=strict)
-            value, shown = await _within(loaded, key, within)
+            value, shown = await (loaded if within is None else _within(loaded, key, within))
         self._saw(shown)
         return value  # type: ignore[no-any-return]
 
@@ -327,9 +327,7 @@ class Cache:
         self._events.cache_invalidated(tuple(names))
 
 
-async def _within(loaded: Awaitable[V], key: str, limit: str | float | None) -> V:
-    if limit is None:
-        return await loaded
+async def _within(loaded: Awaitable[V], key: str, limit: str | float) -> V:
     try:
         async with asyncio.timeout(seconds(limit)):
             return await loaded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +12,7 @@ from outgrow import endpoints
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
 from outgrow.runtime.cache.load import Load, around, result
+from outgrow.runtime.cache.looks import being_cancelled
 from outgrow.runtime.cache.memory import Entry, Reading, entries
 from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted, early, prefix_of
@@ -46,9 +46,10 @@ class Loads:
 
         With `strict` that which goes on must know all that it depends on.
         """
-        looked = await self._look(wanted)
-        if looked is not None:
-            return looked
+        if self.shared is not None and wanted.codec is not None and wanted.key not in self.running:
+            entry = await self.shared.look(wanted)
+            if entry is not None and self.good(entry) and not self._holds_newer(wanted.key, entry.position):
+                return self._shared(entry, wanted.key), entry.floor
         bookmark = self._demanding(request.current.get())
         while True:
             running = self.running.get(wanted.key)
@@ -58,26 +59,22 @@ class Loads:
             try:
                 value = await result(running, around.get())
             except asyncio.CancelledError:
-                if not running.task.cancelled() or _being_cancelled():
+                if not running.task.cancelled() or being_cancelled():
                     raise
                 continue  # that load was cancelled from within, which is no business of this caller
             if bookmark is None or running.covers(bookmark):
                 self._events.cache_read(prefix_of(wanted.key), "waited")
                 return value, running.shows()
 
-    async def _look(self, wanted: Wanted) -> tuple[Any, Position] | None:
-        """The value, and what it shows, if all processes share a good one: without a load of its own."""
-        if self.shared is None or wanted.codec is None or wanted.key in self.running or not self.shared.up:
-            return None
-        entry = await self.shared.look(wanted)
-        if entry is None or not self.good(entry) or self._holds_newer(wanted.key, entry.position):
-            return None
+    def _shared(self, entry: Entry, key: str) -> Any:
+        """Its value, which all processes share."""
         outer = around.get()
         if outer is not None:
             outer.take_part(entry)
-        self._insert(wanted.key, entry)
+        if self.entries.get(key) is not entry:
+            self._insert(key, entry)
         self._events.cache_read(entry.prefix, "shared")
-        return entry.value, entry.floor
+        return entry.value
 
     def served(self, entry: Entry) -> Any:
         """It is old, and being loaded anew."""
@@ -145,9 +142,8 @@ class Loads:
 
     def _taken(self, this: Load, entry: Entry) -> Any:
         """What lay there is what this load brings."""
-        this.note, this.hashes, this.position, this.older = (
-            entry.note, entry.hashes, entry.position, entry.older,
-        )  # fmt: skip
+        this.depends_on(entry.note)
+        this.position, this.older = entry.position, entry.older
         self._insert(this.key, entry)
         self._events.cache_read(entry.prefix, "shared")
         return entry.value
@@ -266,8 +262,8 @@ class Loads:
     def _begin(self, this: Load, tags: Sequence[str]) -> None:
         """The tags as they are now, and what a load that starts now sees at least: what this process knows
         of, and its session's writes. It has to see what has invalidated its tags, and those writes."""
-        this.note = note = self.tags.note(tags)
-        this.hashes = frozenset([tag.hash for tag, _ in note])
+        note = self.tags.note(tags)
+        this.depends_on(note)
         position = self._position()
         floor = max((tag.floor for tag, _ in note), default=ZERO)
         scope = request.current.get()
@@ -290,8 +286,10 @@ class Loads:
         del held
 
     def _insert(self, key: str, entry: Entry) -> None:
-        with suppress(OverflowError):  # larger than everything that may be kept
+        try:
             self.entries.insert(key, entry)
+        except OverflowError:  # larger than everything that may be kept
+            return
 
     def _work(self, work: Coroutine[Any, Any, Any]) -> None:
         """Nobody waits for it."""
@@ -299,11 +297,6 @@ class Loads:
         self._working.add(task)
         task.add_done_callback(self._working.discard)
         task.add_done_callback(retrieve)
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def retrieve(task: asyncio.Future[Any]) -> None:

@@ -22,13 +22,20 @@ class Tag:
     on it is stored.
     """
 
-    __slots__ = ("__weakref__", "floor", "hash", "name", "version")
+    __slots__ = ("__weakref__", "_hash", "floor", "name", "version")
 
     def __init__(self, name: str, floor: Position = ZERO) -> None:
         self.name = name
-        self.hash = tag_hash(name)
+        self._hash: int | None = None
         self.version = 0
         self.floor = floor
+
+    @property
+    def hash(self) -> int:
+        """By which bookmarks know it. Worked out when somebody asks: that takes a microsecond."""
+        if self._hash is None:
+            self._hash = tag_hash(self.name)
+        return self._hash
 
     def forget(self) -> None:
         """From now on its version is not known, and none that it had."""
@@ -47,13 +54,24 @@ class Reading:
     one of them was read long ago: the part is good as long as its own tags are.
     """
 
-    __slots__ = ("hashes", "note", "older", "position")
+    __slots__ = ("_hashes", "note", "older", "position")
 
     def __init__(self, note: Note, position: Position, older: dict[int, Position] | None = None) -> None:
         self.note = note
-        self.hashes = frozenset([tag.hash for tag, _ in note])
+        self._hashes: frozenset[int] | None = None
         self.position = position
         self.older: dict[int, Position] = {} if older is None else older
+
+    @property
+    def hashes(self) -> frozenset[int]:
+        """Of its tags. Worked out when somebody asks."""
+        if self._hashes is None:
+            self._hashes = frozenset([tag.hash for tag, _ in self.note])
+        return self._hashes
+
+    def depends_on(self, note: Note) -> None:
+        """On these tags, at these versions, and on no others."""
+        self.note, self._hashes = note, None
 
     def intact(self) -> bool:
         """Whether none of its tags was invalidated since it began."""
@@ -64,7 +82,11 @@ class Reading:
 
     def shows(self) -> Position:
         """Whoever has seen it has seen this much: none of its tags has changed since, while it is intact."""
-        return max((tag.floor for tag, _ in self.note), default=ZERO)
+        newest = ZERO
+        for tag, _ in self.note:  # as above
+            if tag.floor > newest:  # noqa: PLR1730 - so does `max`
+                newest = tag.floor
+        return newest
 
     def keepable(self) -> bool:
         """Whether it is intact, and read no earlier than the newest invalidation of each tag."""
@@ -91,14 +113,15 @@ class Reading:
         """A part of the value was read as this tells: the value depends on the part's tags, too, and is as
         old in each as the older of the two."""
         if not part.hashes <= self.hashes:
-            self.note = (*self.note, *[each for each in part.note if each[0].hash not in self.hashes])
-            self.hashes |= part.hashes
+            mine = self.hashes
+            self.note = (*self.note, *[each for each in part.note if each[0].hash not in mine])
+            self._hashes = mine | part.hashes
         if part.older or part.position < self.position:
-            mine, position, theirs, read = self.older, self.position, part.older, part.position
+            older, position, theirs, read = self.older, self.position, part.older, part.position
             for tag in part.hashes:  # hot: a page of articles has forty
                 at = theirs.get(tag, read)
-                if at < mine.get(tag, position):
-                    mine[tag] = at
+                if at < older.get(tag, position):
+                    older[tag] = at
 
     def _at(self, tag: int) -> Position:
         return self.older.get(tag, self.position)
@@ -111,7 +134,7 @@ class Entry(Reading):
 
     def __init__(self, value: Any, reading: Reading, expires: float, until: float, prefix: str) -> None:
         self.note = reading.note
-        self.hashes = reading.hashes
+        self._hashes = None
         self.position = reading.position
         self.older = reading.older
         self.born = monotonic()

@@ -24,10 +24,11 @@ import msgspec
 from outgrow import endpoints
 from outgrow.errors import DatabaseError, Unavailable
 from outgrow.runtime.bookmark import Position
-from outgrow.runtime.cache.codec import pack, unpack
-from outgrow.runtime.cache.memory import Entry, Reading
+from outgrow.runtime.cache.codec import pack
+from outgrow.runtime.cache.looks import Looks
+from outgrow.runtime.cache.memory import Entry
 from outgrow.runtime.cache.redis import Gone
-from outgrow.runtime.cache.shelf import Found, Noted, Shelf
+from outgrow.runtime.cache.shelf import Found, Shelf
 from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted
 from outgrow.runtime.scope import Message, Scope
@@ -70,7 +71,8 @@ class Shared:
         self._waiting: dict[str, asyncio.Event] = {}
         self._tokens = count(1)
         self._shelf = Shelf(settings.url, password, application, heard=self, written=written)
-        self.open, self.barrier = self._shelf.open, self._shelf.barrier
+        self._looks = Looks(self._shelf, tags, position)
+        self.open, self.barrier, self.look = self._shelf.open, self._shelf.barrier, self._looks.look
 
     async def close(self) -> None:
         """Hear no more."""
@@ -107,24 +109,8 @@ class Shared:
 
     async def lying(self, name: str) -> Found | None:
         """What lies there under this name, good or not. Raises Gone."""
-        (found,) = await self._shelf.entries([name], (), self._learn)
+        (found,) = await self._shelf.entries([name], (), self._tags.learn)
         return found
-
-    async def look(self, wanted: Wanted) -> Entry | None:
-        """What lies there, if it is good. The usual way, and so a short one."""
-        tags = [self._tags.get(tag) for tag in wanted.tags]
-        unknown = [tag.name for tag in tags if tag.version < 0]
-        try:
-            found = await self._shelf.entry(_name(wanted), unknown, self._learn)
-            if found is None:
-                return None
-            parts = [self._tags.get(name) for name, _ in found.tags]
-            unknown = [tag.name for tag in parts if tag.version < 0]
-            if unknown:
-                await self._shelf.learn(unknown, self._learn)
-        except Gone:
-            return None
-        return self._taken_down(wanted, found)
 
     async def find(self, wanted: Wanted, held: Entry | None, *, anew: bool) -> tuple[str, Entry | None]:
         """What lies there, or whether this process is to load it for all: then the token for that.
@@ -135,11 +121,13 @@ class Shared:
         try:
             if not anew and wanted.codec is not None:  # it was looked for
                 return await self._first(wanted)
+            if anew:
+                token, found = await self._lock(wanted)
+                if found is not None and found.expires > monotonic():
+                    return token, found
+                return token, None if token else held
             also = () if held is None else [tag.name for tag, _ in held.note]
             found = (await self._entries([wanted], also)).get(wanted.key)
-            if anew and (found is None or found.expires <= monotonic()):
-                token = await self._lock(wanted)
-                return token, None if token else held
             if found is None and held is not None and held.alive():
                 found = held
             return ("", found) if found is not None else await self._first(wanted)
@@ -152,7 +140,7 @@ class Shared:
             found = await self._entries(asked)
             missing = [each.tags for each in asked if each.key not in found]
             if missing:
-                await self._shelf.note(list(dict.fromkeys(chain.from_iterable(missing))), self._learn)
+                await self._shelf.note(list(dict.fromkeys(chain.from_iterable(missing))), self._tags.learn)
         except (Gone, DatabaseError):
             return {}
         return found
@@ -163,30 +151,32 @@ class Shared:
         tags = [self._tags.get(tag) for tag in {*also, *chain.from_iterable([each.tags for each in asked])}]
         unknown = [tag.name for tag in tags if tag.version < 0]
         named = [each for each in asked if each.codec is not None]
-        lying = await self._shelf.entries([_name(each) for each in named], unknown, self._learn)
+        lying = await self._shelf.entries([each.name for each in named], unknown, self._tags.learn)
         found = [(each, it) for each, it in zip(named, lying, strict=True) if it is not None]
         parts = [self._tags.get(tag) for tag in {tag for _, it in found for tag, _ in it.tags}]
         unknown = [tag.name for tag in parts if tag.version < 0]
         if unknown:
-            await self._shelf.learn(unknown, self._learn)
-        taken = {each.key: self._taken_down(each, it) for each, it in found}
-        return {key: entry for key, entry in taken.items() if entry is not None}
+            await self._shelf.learn(unknown, self._tags.learn)
+        held = {tag.name: tag for tag in [*tags, *parts]}
+        taken = {each.key: self._looks.made(each, it, held) for each, it in found}
+        return {key: entry for key, entry in taken.items() if isinstance(entry, Entry)}
 
-    async def _lock(self, wanted: Wanted) -> str:
-        """What is known of its tags is known here afterwards. A token, if nobody else loads it."""
+    async def _lock(self, wanted: Wanted) -> tuple[str, Entry | None]:
+        """A token, if nobody else loads it; what lies there. What is known of its tags is known here then."""
         token = f"{self._id}.{next(self._tokens):x}"
-        first = await self._shelf.note(wanted.tags, self._learn, lock=_name(wanted), token=token)
-        return token if first else ""
+        first, lying = await self._shelf.note(wanted.tags, self._tags.learn, lock=wanted.name, token=token)
+        found = None if lying is None else await self._looks.whole(wanted, lying)
+        return token if first else "", found
 
     async def _first(self, wanted: Wanted) -> tuple[str, Entry | None]:
         if wanted.codec is None:
-            await self._shelf.note(wanted.tags, self._learn)
+            await self._shelf.note(wanted.tags, self._tags.learn)
             return "", None
-        name, deadline = _name(wanted), monotonic() + WAIT_S
+        name, deadline = wanted.name, monotonic() + WAIT_S
         while True:
-            token = await self._lock(wanted)
-            if token:  # whoever had it before may just have kept what this one is to load
-                return token, (await self._entries([wanted])).get(wanted.key)
+            token, lying = await self._lock(wanted)
+            if token or lying is not None:
+                return token, lying
             told = self._waiting.setdefault(name, asyncio.Event())
             try:
                 await self._shelf.wait_for(name)
@@ -206,7 +196,7 @@ class Shared:
     async def note(self, wanted: Wanted) -> bool:
         """What is known of its tags is known here afterwards, unless this is False."""
         try:
-            await self._shelf.note(wanted.tags, self._learn)
+            await self._shelf.note(wanted.tags, self._tags.learn)
         except (Gone, DatabaseError):
             return False
         return True
@@ -229,11 +219,11 @@ class Shared:
             how,
             packed,
         )
-        self._shelf.keep(_name(wanted), found, entry.until - monotonic(), token)
+        self._shelf.keep(wanted.name, found, entry.until - monotonic(), token)
 
     def give_up(self, wanted: Wanted, token: str) -> None:
         """Somebody else may load it."""
-        self._shelf.keep(_name(wanted), None, 0, token)
+        self._shelf.keep(wanted.name, None, 0, token)
 
     # What is written: scope.Announcer
 
@@ -292,28 +282,4 @@ class Shared:
     def lost(self) -> None:
         """Until it is there again each process knows only what it does itself."""
         self._tags.shares = False
-
-    def _learn(self, name: str, noted: Noted) -> None:
-        tag = self._tags.get(name)
-        tag.version, tag.floor = noted
-
-    def _taken_down(self, wanted: Wanted, found: Found) -> Entry | None:
-        assert wanted.codec is not None
-        note = tuple([(self._tags.get(name), version) for name, version in found.tags])
-        older = {tag: Position(*position) for tag, position in found.older.items()}
-        reading = Reading(note, Position(*found.position), older)
-        if not reading.intact() or reading.position.timeline > self._position().timeline:
-            return None  # the latter is of a primary of which this process has not heard yet
-        try:
-            value = wanted.codec.decode(unpack(found.packing, found.value))
-        except (msgspec.MsgspecError, ValueError):
-            return None
-        behind = monotonic() - time.time()
-        return Entry(
-            value, reading, found.expires + behind, found.until + behind, wanted.key.partition(":")[0]
-        )
-
-
-def _name(wanted: Wanted) -> str:
-    """With what its value looks like: what another version of the application keeps is another entry."""
-    return wanted.key if wanted.codec is None else f"{wanted.codec.id}:{wanted.key}"
+        self._looks.lost()

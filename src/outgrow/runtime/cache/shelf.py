@@ -22,13 +22,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from binascii import unhexlify
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from struct import Struct
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.cache.redis import Link, Pipe
+
+V = TypeVar("V")
 
 LEASE_S = 10
 """So long a COMMIT may take before others no longer wait for its outcome."""
@@ -51,8 +55,8 @@ local base = redis.call('HGET', KEYS[1], 'base')
 if not base then return false end
 local now = tonumber(redis.call('TIME')[1])
 local noted = {{}}
-for i = 6, #KEYS do
-    local name = ARGV[i - 4]
+for i = 7, #KEYS do
+    local name = ARGV[i - 5]
     local kept, doubt = redis.call('GET', KEYS[i]), redis.call('HGET', KEYS[4], name)
     if doubt then
         kept = tonumber(string.match(doubt, '%d+$')) < now and 'due' or ''
@@ -65,10 +69,11 @@ for i = 6, #KEYS do
         kept = floor .. string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'version', 1))
         redis.call('SET', KEYS[i], kept, 'EX', {TAG_TTL_S})
     end
-    noted[i - 5] = kept
+    noted[i - 6] = kept
 end
-local first = ARGV[1] == '' or redis.call('SET', KEYS[5], ARGV[1], 'NX', 'PX', {LOCK_MS})
-return {{first and 1 or 0, noted}}
+if ARGV[1] == '' then return {{0, false, noted}} end
+local first = redis.call('SET', KEYS[5], ARGV[1], 'NX', 'PX', {LOCK_MS})
+return {{first and 1 or 0, redis.call('GET', KEYS[6]), noted}}
 """
 BEGIN = """
 local now = redis.call('TIME')
@@ -217,17 +222,21 @@ class Shelf:
         """When this returns, everything has been heard that was told before it was called."""
         await self._link.ask("PING")
 
-    def entry(self, key: str, tags: Sequence[str], learn: Learn) -> asyncio.Future[Found | None]:
-        """One of `entries`, in one exchange with its tags."""
-        words = ["MGET", f"{self._prefix}e:{key}", *[f"{self._prefix}t:{tag}" for tag in tags]]
+    def entry(
+        self, key: str, tags: Sequence[str], learn: Learn, then: Callable[[Found | None], V]
+    ) -> asyncio.Future[V]:
+        """What `then` makes of one of `entries`, in one exchange with its tags."""
+        prefix = self._prefix
 
-        def then(answer: list[bytes | None]) -> Found | None:
+        def answered(answer: list[bytes | None]) -> V:
             for tag, kept in zip(tags, answer[1:], strict=True):
                 if kept is not None:
                     learn(tag, _noted(kept))
-            return None if answer[0] is None else _decode(answer[0])
+            return then(None if answer[0] is None else _decode(answer[0]))
 
-        return self._link.ask(*words, then=then)
+        return self._link.ask(
+            "MGET", f"{prefix}e:{key}", *[f"{prefix}t:{tag}" for tag in tags], then=answered
+        )
 
     async def entries(self, keys: Sequence[str], tags: Sequence[str], learn: Learn) -> list[Found | None]:
         """What lies there under these keys, and what is known of these tags, to be learnt at once."""
@@ -246,16 +255,25 @@ class Shelf:
         named = [f"{self._prefix}t:{tag}" for tag in tags]
         return self._link.ask("MGET", *named, then=_learning(tags, learn))
 
-    async def note(self, tags: Sequence[str], learn: Learn, *, lock: str = "", token: str = "") -> bool:
+    async def note(
+        self, tags: Sequence[str], learn: Learn, *, lock: str = "", token: str = ""
+    ) -> tuple[bool, Found | None]:
         """What is known of these tags, made anew where it is nothing. A tag in doubt is not learnt.
 
-        Whether this token is the one that loads the key `lock` now.
+        Whether this token is the one that loads the key `lock` now, and what lies there: whoever was loading
+        it may just have kept it.
         """
         while True:
             due: list[str] = []
             answer = await self._run(
                 "note",
-                [self._state, self._floors, self._old, self._doubt, f"{self._prefix}l:{lock}"],
+                [
+                    self._state,
+                    self._floors,
+                    self._old,
+                    self._doubt,
+                    *[f"{self._prefix}{of}:{lock}" for of in "le"],
+                ],
                 tags,
                 [token, *tags],
                 then=_noting(tags, learn, due),
@@ -265,7 +283,8 @@ class Shelf:
             elif due:
                 await self.settle(due, await self._written(), how="due")
             else:
-                return bool(answer)
+                first, lying = answer
+                return bool(first), None if lying is None else _decode(lying)
 
     def keep(self, key: str, found: Found | None, ttl_s: float, token: str = "") -> asyncio.Future[Any]:
         """Put it there, if nothing of what it was read with has changed since; end the lock of this token."""
@@ -331,7 +350,7 @@ def _pack(position: Position) -> str:
 
 
 def _noted(kept: bytes) -> Noted:
-    return int(kept[24:]), Position(int(kept[:8], 16), int(kept[8:24], 16))
+    return int(kept[24:]), Position._make(_position(unhexlify(kept[:24])))
 
 
 def _learning(tags: Sequence[str], learn: Learn) -> Callable[[list[bytes | None]], None]:
@@ -343,17 +362,17 @@ def _learning(tags: Sequence[str], learn: Learn) -> Callable[[list[bytes | None]
     return then
 
 
-def _noting(tags: Sequence[str], learn: Learn, due: list[str]) -> Callable[[list[Any] | None], int | None]:
-    def then(answer: list[Any] | None) -> int | None:
+def _noting(tags: Sequence[str], learn: Learn, due: list[str]) -> Callable[[list[Any] | None], Any]:
+    def then(answer: list[Any] | None) -> tuple[int, bytes | None] | None:
         if answer is None:
             return None
-        first, noted = answer
+        first, lying, noted = answer
         for tag, kept in zip(tags, noted, strict=True):
             if kept == b"due":
                 due.append(tag)
             elif kept:
                 learn(tag, _noted(kept))
-        return int(first)
+        return first, lying
 
     return then
 
@@ -362,6 +381,7 @@ def _found(answer: list[bytes | None]) -> list[Found | None]:
     return [None if blob is None else _decode(blob) for blob in answer]
 
 
+_position = Struct(">IQ").unpack
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Found)
 

@@ -45,6 +45,11 @@ class Tags:
         """One of them, which is known from now on while somebody holds it."""
         return self.known.get(name) or self._made(name)
 
+    def learn(self, name: str, noted: tuple[int, Position]) -> None:
+        """Its version and floor are these, says what all processes share."""
+        tag = self.get(name)
+        tag.version, tag.floor = noted
+
     def forget(self, names: Iterable[str], position: Position) -> None:
         """They were invalidated there: whoever reads for them has to see that."""
         for name in names:

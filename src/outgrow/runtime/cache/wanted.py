@@ -27,6 +27,12 @@ class Wanted(NamedTuple):
     codec: Codec | None
     life: Life
 
+    @property
+    def name(self) -> str:
+        """Where all processes find it: with what its value looks like, since what another version of the
+        application keeps is another entry."""
+        return self.key if self.codec is None else f"{self.codec.id}:{self.key}"
+
 
 class Life(NamedTuple):
     """How long a value lives, in seconds.
@@ -45,6 +51,7 @@ class Life(NamedTuple):
         return ttl * random.uniform(1 - JITTER, 1 + JITTER)
 
 
+@lru_cache(1024)
 def life_of(ttl: str | float, stale: str | float, missing: str | float | None = None) -> Life:
     """As it is said. Raises Misuse for what is no duration."""
     return Life(seconds(ttl), seconds(stale), None if missing is None else seconds(missing))
@@ -63,7 +70,7 @@ def names(key: str, tags: Iterable[str], every: tuple[str, ...] = ()) -> tuple[s
     """The key, its tags, and `every`, each once. Raises Misuse for a text in the place of tags."""
     if isinstance(tags, str):
         raise Misuse(f"tags={tags!r} is one text", hint=f"write tags=[{tags!r}]")
-    return tuple(dict.fromkeys((key, *tags, *every)))
+    return tuple(dict.fromkeys((key, *tags, *every))) if tags else (key, *every)
 
 
 def seconds(ttl: str | float) -> float:
