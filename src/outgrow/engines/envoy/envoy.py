@@ -7,7 +7,8 @@ Each has a folder of its own, .outgrow/balancer/NAME:
 
     bootstrap.json   read once: its admin interface (a Unix socket of mode 0600), where the rest is
     lds.json         the listener: TLS, HTTP, limits          listener.py
-    sds.json         where its certificate is                 tls.py
+    sds.json         its certificate                          listener.py
+    certificate.json where that comes from                    certificate.py, tls.py
     routes.json      which request goes to which pool         routes.py
     pools.json       the pools: choice, health, breakers      clusters.py
     eds-POOL.json    the servers of a pool
@@ -30,9 +31,11 @@ from pathlib import Path
 
 from outgrow.engines.balancer import Server
 from outgrow.engines.base import Placement
+from outgrow.engines.envoy import certificate
 from outgrow.engines.envoy import clusters as envoy_clusters
 from outgrow.engines.envoy import listener as envoy_listener
 from outgrow.engines.envoy import routes as envoy_routes
+from outgrow.engines.envoy.certificate import CERTIFICATE, KEY, Wanted
 from outgrow.engines.envoy.changes import CLUSTERS, POOLS, WANTED
 from outgrow.engines.envoy.clusters import ENDPOINTS, Message, from_file, resources
 from outgrow.engines.envoy.listener import SECRETS
@@ -107,20 +110,21 @@ class Envoy:
         return self._place.data / "balancer"
 
     def _certify(self) -> Workload:
+        argv = (sys.executable, "-m", TLS, str(self.certificates), *self._hosts())
+        return Workload(name=CERTIFY, kind="job", argv=argv)
+
+    def _hosts(self) -> list[str]:
         addresses = [_reachable(_numeric(address)).host for address in self._nodes.values()]
         routed = [route.host for route in self._settings.routes if route.host is not None]
-        hosts = dict.fromkeys(["localhost", *addresses, *routed])
-        return Workload(
-            name=CERTIFY, kind="job", argv=(sys.executable, "-m", TLS, str(self.certificates), *hosts)
-        )
+        return list(dict.fromkeys(["localhost", *addresses, *routed]))
 
-    def _secret(self) -> Message:
+    def _certificate(self) -> Wanted:
         tls = self._settings.tls
         if tls.certificate is None or tls.key is None:
             made = self.certificates
-            return envoy_listener.secret(str(made / "server.crt"), str(made / "server.key"))
+            return Wanted(str(made / CERTIFICATE), str(made / KEY), self._hosts())
         given = self._place.application
-        return envoy_listener.secret(str(given / tls.certificate), str(given / tls.key))
+        return Wanted(str(given / tls.certificate), str(given / tls.key), [])
 
     def _workload(self, name: str, address: Address) -> Workload:
         folder = self._folder(name)
@@ -154,7 +158,8 @@ class Envoy:
         table = envoy_routes.routes(settings)
         yield _resources(folder / WANTED, "config.route.v3.RouteConfiguration", [table])
         if settings.tls.enabled:
-            secrets = [self._secret()]
+            yield _file(folder / certificate.WANTED, self._certificate()._asdict())
+            secrets = [envoy_listener.secret(folder)]
             yield _resources(folder / SECRETS, "extensions.transport_sockets.tls.v3.Secret", secrets)
         listener = envoy_listener.listener(settings, _numeric(self._nodes[name]))
         yield _resources(folder / "lds.json", "config.listener.v3.Listener", [listener])

@@ -7,9 +7,11 @@ TLS ─► layer 4: bytes to a server
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from outgrow.engines.envoy import routes as envoy_routes
+from outgrow.engines.envoy.certificate import CERTIFICATE, CURRENT, KEY
 from outgrow.engines.envoy.changes import ROUTES
 from outgrow.engines.envoy.clusters import LATENCY, Message, from_file, seconds, socket_address, typed
 from outgrow.topology.model import Balancer
@@ -247,12 +249,13 @@ def _tls(layer: int) -> Message:
     }
 
 
-def secret(certificate: str, key: str) -> Message:
-    """The certificate that the listener names, in these files."""
+def secret(folder: Path) -> Message:
+    """The certificate that the listener names; read again when the link to its folder is replaced."""
     return {
         "name": NAME,
         "tls_certificate": {
-            "certificate_chain": {"filename": certificate},
-            "private_key": {"filename": key},
+            "certificate_chain": {"filename": str(folder / CURRENT / CERTIFICATE)},
+            "private_key": {"filename": str(folder / CURRENT / KEY)},
+            "watched_directory": {"path": str(folder)},
         },
     }

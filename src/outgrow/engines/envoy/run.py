@@ -5,6 +5,7 @@ It works in the folder that is its working directory (see envoy.py).
     Envoy ─► latency.sock ─► weights (latency.py) ─┐
                                         eds-POOL.json ─┴─► weighted-POOL.json ─► Envoy
     pools.json, routes.json ─► cds.json, rds.json (changes.py) ─► Envoy
+    certificate.json ─► tls/ (certificate.py) ─► Envoy
 
     SIGTERM ─► answers say `Connection: close` ─► the port is closed ─► what is under way ends ─► Envoy ends
 
@@ -27,10 +28,13 @@ from pathlib import Path
 from msgspec import DecodeError
 
 from outgrow.engines.envoy import admin as envoy_admin
+from outgrow.engines.envoy import certificate as envoy_certificate
 from outgrow.engines.envoy import changes as envoy_changes
+from outgrow.engines.envoy.certificate import Certificate
 from outgrow.engines.envoy.clusters import ENDPOINTS, FULL_WEIGHT, LATENCY_SOCKET, WEIGHTED, Message
 from outgrow.engines.envoy.envoy import ADMIN, DRAIN_S
 from outgrow.engines.envoy.latency import Latencies, Reader, Record
+from outgrow.errors import OutgrowError
 
 ANNOUNCED_S = 0.5
 """For so long answers ask clients to go before the port closes."""
@@ -41,6 +45,9 @@ DRAIN_WITHIN_S = 10.0
 POLL_S = 0.05
 TURN_S = 0.1
 """How often weights are made: a slow server is to be found within about a second."""
+
+CERTIFICATE_S = 0.2
+RENEWED_EVERY_S = 3600.0
 
 CHANGE_MIN = 0.1
 """A weight that changes by less is not worth telling."""
@@ -73,10 +80,11 @@ async def run(program: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     envoy_changes.begin(Path())
+    certificate = envoy_certificate.begin(Path.cwd())
     feeder = Feeder()
     await feeder.open(LATENCY_SOCKET)
     envoy = start(program)
-    turning = asyncio.create_task(turn_for_ever(feeder))
+    turning = asyncio.gather(turn_for_ever(feeder), look_after(certificate))
     try:
         ended = asyncio.ensure_future(asyncio.to_thread(envoy.wait))
         stop = asyncio.ensure_future(asked.wait())
@@ -100,6 +108,26 @@ async def turn_for_ever(feeder: Feeder) -> None:
         feeder.turn()
         with suppress(OSError, ValueError, LookupError):
             await asyncio.to_thread(envoy_changes.turn, Path(), Path(ADMIN))
+
+
+async def look_after(certificate: Certificate) -> None:
+    """Bring a certificate that has been replaced to Envoy, and have one of our own replaced in time.
+
+    What goes wrong is said when it is another thing than before, and tried again.
+    """
+    said, due = "", 0.0
+    while True:
+        try:
+            if time.monotonic() >= due:
+                await asyncio.to_thread(certificate.renew)
+                due = time.monotonic() + RENEWED_EVERY_S
+            await asyncio.to_thread(certificate.turn)
+            said = ""
+        except (OSError, OutgrowError) as error:
+            if str(error) != said:
+                said = str(error)
+                sys.stderr.write(f"the certificate: {said}; what there is stays in use\n")
+        await asyncio.sleep(CERTIFICATE_S)
 
 
 class Feeder:

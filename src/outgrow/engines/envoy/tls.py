@@ -2,12 +2,14 @@
 
     python -m outgrow.engines.envoy.tls FOLDER HOST...
 
-Run by the fleet as a job. Whoever is to trust the balancer is told to trust FOLDER/ca.crt. The CA stays;
-the certificate is made again for other hosts, or when it has not long to live.
+Run by the fleet as a job, and by each balancer while it serves (certificate.py). Whoever is to trust the
+balancer is told to trust FOLDER/ca.crt. The CA stays; the certificate is made again for other hosts, or when
+it has not long to live.
 """
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import json
 import os
@@ -29,10 +31,12 @@ CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
 def certify(folder: Path, hosts: Sequence[str]) -> None:
     """A CA and a certificate for these hosts, unless they are there. Raises FleetError, EngineMissing."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not (folder / "ca.crt").exists():
-        _make_ca(folder)
-    if not _fits(folder, hosts):
-        _make_certificate(folder, hosts)
+    with (folder / "lock").open("w") as lock:  # every balancer renews it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ca.crt").exists():
+            _make_ca(folder)
+        if not _fits(folder, hosts):
+            _make_certificate(folder, hosts)
 
 
 def _make_ca(folder: Path) -> None:
