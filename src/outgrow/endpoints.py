@@ -82,8 +82,8 @@ class Database(msgspec.Struct, frozen=True):
 class Cache(msgspec.Struct, frozen=True):
     """The cache tier. The URL, of the store that all processes share, carries no password.
 
-    `entries_max` is for each process. `several`: more than one process runs; with "memory" none hears what
-    the others write.
+    `entries_max` is for each process, and so is `loads_max`, loads at once (None: what the database's pool
+    bears). `several`: more than one process runs; with "memory" none hears what the others write.
     """
 
     engine: Literal["memory", "redis", "off"] = "memory"
@@ -92,6 +92,7 @@ class Cache(msgspec.Struct, frozen=True):
     bytes_max: int | None = None
     eviction: Literal["lru", "lfu", "random", "fifo"] = "lru"
     several: bool = False
+    loads_max: int | None = None
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -306,6 +307,7 @@ def from_topology(
             bytes_max=None if topology.cache.entries_mb is None else topology.cache.entries_mb << 20,
             eviction=topology.cache.eviction,
             several=topology.processes > 1,
+            loads_max=topology.cache.loads,
         ),
         queue=Queue(engine=topology.queue.engine, workers=topology.queue.workers),
         sessions=_sessions(topology, sessions_url),

@@ -130,6 +130,7 @@ class Process:
             position=lambda: self.known,
             written=data.written,
             message=lambda tags: Message("tasks", ",".join(tags).encode()),
+            events=self.events,
         )
         self.loads = 0
 

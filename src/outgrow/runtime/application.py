@@ -29,6 +29,7 @@ from outgrow.runtime.asgi import App, Middleware
 from outgrow.runtime.bookmark import Signer, Writer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.cache.cache import EVERYTHING
+from outgrow.runtime.cache.limit import places_of
 from outgrow.runtime.control import Control
 from outgrow.runtime.database import schema
 from outgrow.runtime.database.database import Database
@@ -92,6 +93,7 @@ class Outgrow:
             saw=self.db.saw,
             stands=self.db.stands,
             news_s=document.database.max_lag_s + LOOK_S,
+            places=_loads_at_once(document),
         )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
         self._shared: Shared | None = None
@@ -217,6 +219,7 @@ class Outgrow:
             self.db.resize(document.database.pool)
         else:
             await self.db.move(document.database, secrets.passwords)
+        self.cache.limit.resize(_loads_at_once(document))
         cache = self.endpoints.cache
         if (document.cache.engine, document.cache.url) != (cache.engine, cache.url):
             await self._share_cache(document.cache)
@@ -248,6 +251,7 @@ class Outgrow:
                 position=lambda: self.db.position,
                 written=self.db.written,
                 message=lambda tags: self.queue.message(self._invalidate, *tags),
+                events=self.events,
             )
         await self.cache.use(self._shared)
 
@@ -367,6 +371,12 @@ class Outgrow:
                 (),
                 lambda: {(): self.cache.figures()["entries"]},
             )
+            attached.metrics.gauge(
+                "outgrow_cache_loads",
+                "Loads that have a place and run, and those that wait for one.",
+                ("state",),
+                lambda: {(state,): count for state, count in self.cache.limit.figures().items()},
+            )
 
     def _add_node_gauges(self, metrics: Metrics) -> None:
         nodes = self.db.nodes
@@ -394,6 +404,10 @@ class Outgrow:
             ("node",),
             lambda: {(name,): seen.timeline for name, seen in nodes().items() if seen.role != "unknown"},
         )
+
+
+def _loads_at_once(document: Endpoints) -> int:
+    return document.cache.loads_max or places_of(document.database.pool)
 
 
 def _caches_for_sessions(document: Endpoints) -> bool:

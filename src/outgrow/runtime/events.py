@@ -115,6 +115,12 @@ class Events:
 
         self.cache_loaded = Event("cache_loaded", "prefix", "seconds", "stored")
         self.cache_invalidated = Event("cache_invalidated", "tags")
+        self.cache_waited = Event("cache_waited", "why", "seconds")
+        """`why` is "place" (so many loads run at once) or "process" (another one loads it)."""
+
+        self.cache_shared = Event("cache_shared", "state")
+        """What processes share is "up" for the first time, "down", or "back"."""
+
         self.message_staged = Event("message_staged", "topic")
         self.message_finished = Event("message_finished", "task", "outcome", "seconds", "attempt")
         """`outcome` is "done", "retry" or "dead"."""

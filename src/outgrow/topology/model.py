@@ -237,6 +237,17 @@ class Cache(Section, frozen=True):
         Literal["lru", "lfu", "random", "fifo"],
         Meta(description="what a process, and that Redis, lets go of when it is full"),
     ] = "lru"
+    loads: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=10_000,
+                description="loads that a process runs at once; by default three quarters of database.pool",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Queue(Section, frozen=True):

@@ -27,6 +27,7 @@ from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Position, Writer
 from outgrow.runtime.cache.codec import Codec, codec_of, codec_of_load, returned
 from outgrow.runtime.cache.functions import Cached
+from outgrow.runtime.cache.limit import places_of
 from outgrow.runtime.cache.load import around
 from outgrow.runtime.cache.loads import Loads, retrieve
 from outgrow.runtime.cache.memory import Entry
@@ -40,6 +41,7 @@ P = ParamSpec("P")
 V = TypeVar("V")
 
 DEFAULT_TTL_S = 60.0
+LOADS_MAX = places_of(10)
 ONCE = "cache.once"
 EVERYTHING = "*"
 """A tag that everything has where processes share a cache."""
@@ -51,7 +53,8 @@ class Cache:
     Other processes do not hear of an invalidation, and an entry there lives until its `ttl` is over, unless
     they share a cache (`use`). `for_sessions` is whether callers with a session get what is kept here without
     a look there. `saw` is told what a caller has been shown, if that is not older than `news_s`: not every
-    replica may show it yet. `stands` is whether nothing of what a session knows can have been lost.
+    replica may show it yet. `stands` is whether nothing of what a session knows can have been lost. At most
+    `places` loads run at once (limit.py).
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Cache:
         saw: Callable[[Position], None] = lambda position: None,
         news_s: float = 0.0,
         stands: Callable[[Bookmark], bool] = lambda bookmark: True,
+        places: int = LOADS_MAX,
     ) -> None:
         self.enabled = settings.engine != "off" and settings.entries_max > 0
         self._for_sessions = for_sessions
@@ -72,9 +76,11 @@ class Cache:
         self._events = events
         self._position = position
         self._writer = writer or Writer()
-        self._loads = Loads(settings, events, position, self._writer)
+        self._loads = Loads(settings, events, position, self._writer, places)
+        self.limit = self._loads.limit
         self._entries, self.tags = self._loads.entries, self._loads.tags
         self._shared: Shared | None = None
+        events.cache_shared.subscribe(self._came)
 
     async def get(
         self,
@@ -107,7 +113,7 @@ class Cache:
         strict = not self._for_sessions and _in_session()
         if strict and not await self._current():
             self._events.cache_read(prefix_of(key), "session")
-            return await load()
+            return await self._past(load, key, within)
         entry: Entry | None = self._entries.get(key)
         # The hottest lines of the tier, so `intact` is written out: a call more is a tenth more.
         now = monotonic()
@@ -163,7 +169,7 @@ class Cache:
         if strict and not await self._current():
             for key in wanted:
                 self._events.cache_read(prefix_of(key), "session")
-            loaded = await load_many(wanted) if wanted else {}
+            loaded = await self._past(lambda: load_many(wanted)) if wanted else {}
             return {key: loaded[key] for key in wanted if key in loaded}
         if not self.enabled or request.unit_of_work.get() is not None:
             loaded = await load_many(wanted) if wanted else {}
@@ -275,6 +281,10 @@ class Cache:
         self._forget(list(self.tags.known), self._position())
         self._entries.clear()
 
+    def _came(self, state: str) -> None:
+        if state == "back":
+            self.limit.warm_up()
+
     def _failed_over(self, *_: object) -> None:
         """What was read of another primary may be lost: nobody can tell from an entry whether it is."""
         if self._shared is not None:
@@ -309,6 +319,15 @@ class Cache:
     def _wanted(self, key: str, tags: Iterable[str], life: Life, codec: Codec | None) -> Wanted:
         every = () if self._shared is None else (EVERYTHING,)
         return Wanted(key, names(key, tags, every), codec, life)
+
+    async def _past(
+        self, load: Callable[[], Awaitable[V]], key: str = "", within: str | float | None = None
+    ) -> V:
+        """For a session that passes the cache by: in its turn, unless it holds a transaction already."""
+        if request.unit_of_work.get() is not None:
+            return await load()
+        loaded = self.limit.run(load)
+        return await loaded if within is None else await _within(loaded, key, within)
 
     async def _current(self) -> bool:
         """Whether this session may be served from memory: nothing that it may have seen is unknown here."""

@@ -20,15 +20,16 @@ class Load(Reading):
 
     A load may get parts of its value from the cache, or wait for other loads. What those parts depend
     on is then as old as they are, and the loads that it waits for are known, so that a circle of them
-    is told instead of waiting for ever.
+    is told instead of waiting for ever. `part`: another load that has a place waits for it (limit.py).
     """
 
-    __slots__ = ("floor", "key", "task", "waits_for")
+    __slots__ = ("floor", "key", "part", "task", "waits_for")
 
     def __init__(self, key: str, note: Note, position: Position) -> None:
         super().__init__(note, position)
         self.key = key
         self.floor = ZERO
+        self.part = False
         self.task: asyncio.Task[Any]
         self.waits_for: set[Load] = set()
 

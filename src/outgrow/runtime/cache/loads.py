@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from outgrow import endpoints
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
+from outgrow.runtime.cache.limit import Limit, placed
 from outgrow.runtime.cache.load import Load, around, result
 from outgrow.runtime.cache.looks import being_cancelled
 from outgrow.runtime.cache.memory import Entry, Reading, entries
@@ -27,11 +28,20 @@ REFRESH_AGAIN_S = 1.0
 
 
 class Loads:
-    """The entries of this process, and the loads under way. `position` is the newest that is known here."""
+    """The entries of this process, and the loads under way, of which so many run at once.
+
+    `position` is the newest that is known here.
+    """
 
     def __init__(
-        self, settings: endpoints.Cache, events: Events, position: Callable[[], Position], writer: Writer
+        self,
+        settings: endpoints.Cache,
+        events: Events,
+        position: Callable[[], Position],
+        writer: Writer,
+        places: int,
     ) -> None:
+        self.limit = Limit(places, lambda seconds: events.cache_waited("place", seconds))
         self.entries = entries(settings)
         self.tags = Tags()
         self.shared: Shared | None = None
@@ -56,6 +66,9 @@ class Loads:
             if running is None or not running.serves(bookmark) or (strict and not running.noted()):
                 started = self._start(wanted, load, outcome)
                 return await result(started, around.get()), started.shows()
+            if placed.get():
+                running.part = True
+                self.limit.hurry(running)
             try:
                 value = await result(running, around.get())
             except asyncio.CancelledError:
@@ -98,19 +111,23 @@ class Loads:
         for each in asked:
             held: Entry = self.entries[each.key]
             held.expires = min(held.until, monotonic() + REFRESH_AGAIN_S)
-        token = around.set(None)  # it is no part of the load that goes on meanwhile
+        # It is no part of the load that goes on meanwhile.
+        token, inside = around.set(None), placed.set(False)
         self._work(self._load_many(asked, load_many))
         around.reset(token)
+        placed.reset(inside)
 
     def _start(
         self, wanted: Wanted, load: Callable[[], Awaitable[Any]], outcome: str, *, anew: bool = False
     ) -> Load:
         started = Load(wanted.key, (), ZERO)
         self._begin(started, wanted.tags)
+        inside = placed.set(placed.get() and not anew)  # what nobody waits for is a part of nothing
         # A task of its own: when the caller who happened to be first goes away, the others still get it.
         started.task = asyncio.get_running_loop().create_task(
             self._bring(started, wanted, load, outcome, anew=anew)
         )
+        placed.reset(inside)
         started.task.add_done_callback(retrieve)
         self.running[wanted.key] = started
         return started
@@ -128,9 +145,8 @@ class Loads:
                     return self._taken(this, entry)
                 self._begin(this, wanted.tags)
             self._events.cache_read(prefix_of(wanted.key), outcome)
-            started = perf_counter()
-            value = await load()
-            if self._store(wanted, value, this, perf_counter() - started, key):
+            value, took = await self._run(this, wanted, load)
+            if self._store(wanted, value, this, took, key):
                 key = ""
             return value
         finally:
@@ -139,6 +155,19 @@ class Loads:
                 del self.running[this.key]
             if key and self.shared is not None:
                 self.shared.give_up(wanted, key)
+
+    async def _run(self, this: Load, wanted: Wanted, load: Callable[[], Awaitable[Any]]) -> tuple[Any, float]:
+        """What it loads in its turn, and how long that took."""
+        part = placed.get() or this.part
+        if not part and await self.limit.enter(this):
+            self._begin(this, wanted.tags)  # what was noted before it waited may not hold any more
+        placed.set(True)
+        started = perf_counter()
+        try:
+            return await load(), perf_counter() - started
+        finally:
+            if not part:
+                self.limit.leave()
 
     def _taken(self, this: Load, entry: Entry) -> Any:
         """What lay there is what this load brings."""
@@ -181,6 +210,11 @@ class Loads:
         return found, shown
 
     async def _load_many(
+        self, missing: list[Wanted], load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]]
+    ) -> dict[str, V]:
+        return await self.limit.run(lambda: self._load_these(missing, load_many))
+
+    async def _load_these(
         self, missing: list[Wanted], load_many: Callable[[list[str]], Awaitable[Mapping[str, V]]]
     ) -> dict[str, V]:
         begun = {each.key: Load(each.key, (), ZERO) for each in missing}

@@ -31,6 +31,7 @@ from outgrow.runtime.cache.redis import Gone
 from outgrow.runtime.cache.shelf import Found, Shelf
 from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted
+from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Message, Scope
 
 WAIT_S = 1.0
@@ -59,11 +60,13 @@ class Shared:
         position: Callable[[], Position],
         written: Callable[[], Awaitable[Position]],
         message: Callable[[Sequence[str]], Message],
+        events: Events,
     ) -> None:
         assert settings.url is not None
         self._id = random.randbytes(8).hex()
         self._tags = tags
         self._message = message
+        self._events = events
         self._position = position
         self._owed: dict[str, Position] = {}
         self._paying: asyncio.Task[None] | None = None
@@ -172,11 +175,19 @@ class Shared:
         if wanted.codec is None:
             await self._shelf.note(wanted.tags, self._tags.learn)
             return "", None
-        name, deadline = wanted.name, monotonic() + WAIT_S
+        token, lying = await self._lock(wanted)
+        if token or lying is not None:
+            return token, lying
+        began = monotonic()
+        try:
+            return await self._wait(wanted, began + WAIT_S)
+        finally:
+            self._events.cache_waited("process", monotonic() - began)
+
+    async def _wait(self, wanted: Wanted, deadline: float) -> tuple[str, Entry | None]:
+        """Another process loads it. If that fails, this one is to."""
+        name = wanted.name
         while True:
-            token, lying = await self._lock(wanted)
-            if token or lying is not None:
-                return token, lying
             told = self._waiting.setdefault(name, asyncio.Event())
             try:
                 await self._shelf.wait_for(name)
@@ -192,6 +203,9 @@ class Shared:
                     del self._waiting[name]
             if wanted.key in found:
                 return "", found[wanted.key]
+            token, lying = await self._lock(wanted)
+            if token or lying is not None:
+                return token, lying
 
     async def note(self, wanted: Wanted) -> bool:
         """What is known of its tags is known here afterwards, unless this is False."""
@@ -275,6 +289,7 @@ class Shared:
 
     def again(self) -> None:
         """Nobody heard what was told before: of no tag anything is known."""
+        self._events.cache_shared("up" if self._trusted_at == math.inf else "back")
         self._trusted_at = monotonic() + GRACE_S
         self._tags.shares = True
         self._tags.unknown()
@@ -283,3 +298,4 @@ class Shared:
         """Until it is there again each process knows only what it does itself."""
         self._tags.shares = False
         self._looks.lost()
+        self._events.cache_shared("down")

@@ -185,12 +185,23 @@ class _Cache:
         )
         invalidated = registry.counter("outgrow_cache_invalidations_total", "Tags and keys invalidated.")
         self._invalidated = invalidated.series()
+        self._waits = registry.histogram(
+            "outgrow_cache_wait_seconds",
+            "Waiting for a load. why: place (so many run at once) or process (another one loads it).",
+            REQUEST_BOUNDS,
+            "why",
+        )
+        self._shared = registry.counter(
+            "outgrow_cache_shared_changes_total", "How often the shared cache was up, down and back.", "state"
+        )
         self._by_read: dict[tuple[str, str], Number] = {}
 
     def subscribe(self, events: Events) -> None:
         events.cache_read.subscribe(self.read)
         events.cache_loaded.subscribe(self.loaded)
         events.cache_invalidated.subscribe(self.invalidated)
+        events.cache_waited.subscribe(self.waited)
+        events.cache_shared.subscribe(self.shared)
 
     def read(self, prefix: str, outcome: str) -> None:
         found = self._by_read.get((prefix, outcome))
@@ -202,6 +213,12 @@ class _Cache:
 
     def loaded(self, prefix: str, seconds: float, stored: bool) -> None:
         self._loads.series(prefix, "yes" if stored else "no").observe(seconds)
+
+    def waited(self, why: str, seconds: float) -> None:
+        self._waits.series(why).observe(seconds)
+
+    def shared(self, state: str) -> None:
+        self._shared.series(state).value += 1
 
     def invalidated(self, tags: tuple[str, ...]) -> None:
         self._invalidated.value += len(tags)
