@@ -18,7 +18,8 @@ from outgrow import errors
 if TYPE_CHECKING:
     from outgrow.runtime.application import Outgrow
     from outgrow.runtime.bookmark import Bookmark, Position
-    from outgrow.runtime.database.unit import Read, Write
+    from outgrow.runtime.database.unit import Read
+    from outgrow.runtime.database.write import Write
     from outgrow.runtime.scope import Scope
     from outgrow.runtime.sessions import Session
 

@@ -14,7 +14,7 @@ from outgrow.endpoints import Database as Settings
 from outgrow.endpoints import Shard
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.migrate import migrate
-from outgrow.runtime.database.unit import Write
+from outgrow.runtime.database.write import Write
 from outgrow.runtime.events import Events
 from outgrow.runtime.ids import Ids
 from tests.support.pgbouncer import node

@@ -17,12 +17,13 @@ from outgrow import endpoints
 from outgrow.errors import Misuse
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
-from outgrow.runtime.database import unit
+from outgrow.runtime.database import write
 from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.routing import Level, Seen, level_of, merge
 from outgrow.runtime.database.staging import Staging
 from outgrow.runtime.database.transact import transact
-from outgrow.runtime.database.unit import Connection, Node, Read, Row, Shard, Write
+from outgrow.runtime.database.unit import Connection, Node, Read, Row
+from outgrow.runtime.database.write import Shard, Write
 from outgrow.runtime.events import Events
 from outgrow.runtime.ids import Ids
 
@@ -219,7 +220,7 @@ class Database:
         return self._place.nodes()
 
 
-class Place(unit.Place, Protocol):
+class Place(write.Place, Protocol):
     """The nodes of one shard with their life cycle."""
 
     engine: str
@@ -263,7 +264,7 @@ class OneNode:
 
     async def begin(self) -> tuple[Node, Connection]:
         """A transaction there."""
-        return self._server, await unit.begin(self._server)
+        return self._server, await write.begin(self._server)
 
     async def confirm(self, node: str, position: Position) -> None:
         """No other server can have been promoted."""

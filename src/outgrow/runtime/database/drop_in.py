@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.selectable import CompoundSelect
 from sqlalchemy.util import await_only
 
-from outgrow.runtime.database.unit import Read, Unit, Write
+from outgrow.runtime.database.unit import Read, Unit
+from outgrow.runtime.database.write import Write
 
 
 class Blocks(Protocol):

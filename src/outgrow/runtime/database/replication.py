@@ -21,7 +21,8 @@ from outgrow.runtime.database.budget import Budget
 from outgrow.runtime.database.replicas import View
 from outgrow.runtime.database.routed import Held, RoutedRead, Server
 from outgrow.runtime.database.routing import AHEAD, LOST, Choice, Demand, Level, Seen, choose
-from outgrow.runtime.database.unit import Connection, Node, Read, begin
+from outgrow.runtime.database.unit import Connection, Node, Read
+from outgrow.runtime.database.write import begin
 from outgrow.runtime.events import Events
 
 SETTLE_WITHIN_S = 0.25
@@ -36,7 +37,7 @@ _random = random.Random()
 
 
 class Replication:
-    """The nodes of one shard, as a place for its blocks (unit.Place)."""
+    """The nodes of one shard, as a place for its blocks (write.Place)."""
 
     engine = "postgres"
     confirm_after_s = 0.3

@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from outgrow.errors import Conflict, Misuse, OutcomeUnknown, Unavailable, UniqueViolation
 from outgrow.runtime.database.schema import done
-from outgrow.runtime.database.unit import Write
+from outgrow.runtime.database.write import Write
 
 T = TypeVar("T")
 
