@@ -42,7 +42,7 @@ INSTALL = "pip install 'outgrow[fleet]'"
 RUN = "outgrow.engines.patroni.run"
 REST = 8008
 NAMESPACE = "/outgrow/"
-HOST = Path(__file__).with_name("host.py")
+HOST = Path(__file__).parents[1] / "host.py"
 START_WITHIN_S = 3600.0
 """A new replica copies the whole database first."""
 
