@@ -320,6 +320,10 @@ def test_a_replica_that_needs_a_log_that_is_gone_copies_everything_anew(cluster:
         for _ in range(8):
             cluster.ask("SELECT pg_logical_emit_message(false, '', ''), pg_switch_wal()", node=first.name)
         cluster.ask("CREATE TABLE gone AS SELECT 1", node=first.name)
+        kept = {node.name: node.kept for node in cluster.nodes}
+        wait_until(
+            lambda: _kept(cluster, replica.name) >= 100 << 20, f"the status to tell what is kept: {kept}"
+        )
         cluster.ask("CHECKPOINT", node=first.name)
     finally:
         for pid in stopped:
@@ -337,6 +341,11 @@ def test_a_replica_that_needs_a_log_that_is_gone_copies_everything_anew(cluster:
     cluster.wait_until_whole()
     log = (cluster.state.logs / f"{replica.name}.log").read_text(errors="replace")
     assert "has already been removed" in log, "it was not away for long enough"
+
+
+def _kept(cluster: Cluster, name: str) -> int:
+    """Bytes of the log that the primary keeps for it."""
+    return next(node.kept or 0 for node in cluster.nodes if node.name == name)
 
 
 @pytest.mark.timeout(180)

@@ -261,6 +261,32 @@ def test_what_a_prometheus_is_told_of_the_fleet() -> None:
         )
 
 
+PREFIX = "outgrow_fleet_db_"
+
+
+def test_what_a_prometheus_is_told_of_replicas() -> None:
+    def scraped(of: Status) -> dict[str, dict[str, float]]:
+        families = exposition.parse(metrics.exposition(of, None, "")[1].decode())
+        mine = {name: each for name, each in families.items() if name.startswith(PREFIX)}
+        return {
+            name.removeprefix(PREFIX): {
+                dict(labels)["node"]: value for (_, labels), value in family.samples.items()
+            }
+            for name, family in mine.items()
+        }
+
+    nodes = (
+        node(name="postgres-1", tier="database", role="primary"),
+        node(name="postgres-2", tier="database", role="synchronous replica", kept=5),
+        node(name="postgres-3", tier="database", role="replica", kept=7),
+        node(name="postgres-4", tier="database", kept=1_000),
+    )
+    kept = {"postgres-2": 5, "postgres-3": 7, "postgres-4": 1_000}
+    told = scraped(status(*nodes, replication="sync"))
+    assert told == {"synchronous": {"postgres-2": 1, "postgres-3": 0}, "log_kept_bytes": kept}
+    assert scraped(status(*nodes, replication="async"))["synchronous"] == {}
+
+
 def drawn(name: str, tier: str) -> Node:
     return Node(name, tier, "service", "ready", "", 1, "127.0.0.1:1", 0.0, 0, 0.5, 1000)
 

@@ -19,7 +19,7 @@ from outgrow.cluster.front import Front, changed
 from outgrow.cluster.measure import Meter
 from outgrow.cluster.rollout import Rollout, Version, deployed
 from outgrow.cluster.state import State
-from outgrow.cluster.status import Backups, NodeStatus, Status, judged
+from outgrow.cluster.status import Backups, NodeStatus, Part, Status, judged
 from outgrow.endpoints import Endpoints
 from outgrow.engines import autoscaler, dashboard
 from outgrow.engines.redis import cache as redis_cache
@@ -269,6 +269,7 @@ class Fleet:
             warnings=self._warnings(),
             release=next(reversed(self._state.releases), 0),
             autoscale=self._state.shown() if self._topology.autoscale.on else None,
+            replication=self._topology.database.replication if self._replication is not None else "",
             failovers=self._failovers.kept,
             backups=self._backups(),
         )
@@ -309,9 +310,7 @@ class Fleet:
         workload = node.workload
         pid = node.pid
         cpu, memory = self._meter.look(pid) if measured and pid is not None else (None, None)
-        role, timeline, lag = (
-            self._replication.part(name) if self._replication is not None else ("", None, None)
-        )
+        part = self._replication.part(name) if self._replication is not None else Part()
         return NodeStatus(
             name=name,
             kind=workload.kind,
@@ -325,9 +324,10 @@ class Fleet:
             cpu=cpu,
             memory=memory,
             text=node.text,
-            role=role,
-            timeline=timeline,
-            lag=lag,
+            role=part.role,
+            timeline=part.timeline,
+            lag=part.lag,
+            kept=part.kept,
         )
 
     def _end_orphans(self, tell: Tell) -> None:

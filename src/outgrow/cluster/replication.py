@@ -16,13 +16,14 @@ from typing import Any
 
 from outgrow.cluster import fencer
 from outgrow.cluster.failovers import Failovers
+from outgrow.cluster.status import SYNCHRONOUS, Part
 from outgrow.cluster.stragglers import Stragglers, troubles
 from outgrow.engines.etcd.client import Client
 from outgrow.engines.patroni import client as patroni_client
 from outgrow.engines.patroni.client import look
-from outgrow.engines.patroni.patroni import NAMESPACE, PREFIX, Patroni
+from outgrow.engines.patroni.patroni import NAMESPACE, PREFIX, Patroni, slot_of
 from outgrow.engines.patroni.view import LEADER, View, view
-from outgrow.engines.postgres.waits import Waits
+from outgrow.engines.postgres.primary import Primary
 from outgrow.errors import FleetError
 from outgrow.supervisor.node import Change, Node
 
@@ -61,7 +62,7 @@ class Replication:
         self._hosts = engine.hosts
         self._nodes = nodes
         self._urls = {name: engine.node_url(name) for name in engine.hosts}
-        self._waits = Waits(passwords["admin"], waits_s) if waits_s is not None else None
+        self._primary = Primary(passwords["admin"], waits_s)
         self._stragglers = Stragglers(self._hosts, logs)
         self._patroni = patroni_client.Client(passwords["patroni"])
         self._failovers = failovers
@@ -71,15 +72,16 @@ class Replication:
         self._closely_until = 0.0
         self.view = View()
 
-    def part(self, name: str) -> tuple[str, int | None, int | None]:
-        """A node's role, timeline and lag; nothing of one that is not known or does not serve."""
+    def part(self, name: str) -> Part:
+        """A node's part; one that is not known or does not serve has none, but the log may be kept for it."""
+        kept = self._primary.kept.get(slot_of(name))
         member = self.view.members.get(name)
         if member is None or not member.serves:
-            return "", None, None
+            return Part(kept=kept)
         if member.role == "primary":
-            return "primary", member.timeline, None
-        role = "synchronous replica" if name in self.view.synchronous else "replica"
-        return role, member.timeline, self.view.lag(member)
+            return Part("primary", member.timeline)
+        role = SYNCHRONOUS if name in self.view.synchronous else "replica"
+        return Part(role, member.timeline, self.view.lag(member), kept)
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -106,15 +108,14 @@ class Replication:
             for task in self._fencing:
                 task.cancel()
             await asyncio.gather(*self._fencing, return_exceptions=True)
-            if self._waits is not None:
-                await self._waits.close()
+            await self._primary.close()
 
     async def _end_waits(self) -> None:
         """A commit that waits for a replica in vain ends."""
         first = self.view.primary
-        if self._waits is None or first is None:
+        if first is None:
             return
-        ended = await self._waits.look(self._urls[first.name])
+        ended = await self._primary.look(self._urls[first.name])
         if ended:
             logger.warning("%d commits were told that no replica has confirmed them", ended)
 

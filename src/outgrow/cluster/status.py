@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from outgrow.cluster.failovers import Failover
+
+SYNCHRONOUS = "synchronous replica"
+
+
+class Part(NamedTuple):
+    """What a node is to the others: see NodeStatus."""
+
+    role: str = ""
+    timeline: int | None = None
+    lag: int | None = None
+    kept: int | None = None
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -13,7 +26,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     `address` may be shared with others; at `own` this process alone answers.
     Memory is proportional (PSS): what processes share is counted once.
     Of a database with replicas: `role` is "primary", "replica" or "synchronous replica", `lag` the bytes of
-    the log that it has not replayed yet.
+    the log that it has not replayed yet, `kept` those that the primary keeps for it.
     """
 
     name: str
@@ -31,6 +44,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     role: str = ""
     timeline: int | None = None
     lag: int | None = None
+    kept: int | None = None
 
 
 class Autoscaling(msgspec.Struct, frozen=True):
@@ -80,6 +94,7 @@ class Status(msgspec.Struct, frozen=True):
     """The whole fleet. `warnings`: what its topology allows and hardly means.
 
     `release` is the number of the code that runs; 0 if none is kept of it. `failovers`: since its start.
+    `replication` is how commits reach the replicas (database.replication); "" without any.
     """
 
     application: str
@@ -93,6 +108,7 @@ class Status(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     release: int = 0
     autoscale: Autoscaling | None = None
+    replication: str = ""
     failovers: tuple[Failover, ...] = ()
     backups: Backups | None = None
 

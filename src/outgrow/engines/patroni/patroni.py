@@ -296,6 +296,11 @@ def _role(number: int) -> Any:
     return "primary" if number == 0 else "replica"
 
 
+def slot_of(name: str) -> str:
+    """The slot in which the primary keeps the log for this node: what Patroni calls it."""
+    return name.replace("-", "_")
+
+
 def require_patroni() -> None:
     """Raises EngineMissing when its package, or what it needs for etcd and PostgreSQL, is missing."""
     for module in ("patroni", "psycopg", "urllib3", "psutil"):

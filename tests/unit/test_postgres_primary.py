@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from outgrow.engines.postgres.waits import Waits
+from outgrow.engines.postgres.primary import Primary
 
 
 class Connection:
@@ -45,5 +45,5 @@ async def test_a_primary_that_dies_has_no_waits(error: Exception, monkeypatch: p
         return connection
 
     monkeypatch.setattr(asyncpg, "connect", connect)
-    assert await Waits("password", 5.0).look("postgresql://somewhere") == 0
+    assert await Primary("password", 5.0).look("postgresql://somewhere") == 0
     assert connection.terminated
