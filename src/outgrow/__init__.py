@@ -31,7 +31,7 @@ _HOMES = {
     "Bookmark": "outgrow.runtime.bookmark",
     "Position": "outgrow.runtime.bookmark",
     "Read": "outgrow.runtime.database.unit",
-    "Write": "outgrow.runtime.database.unit",
+    "Write": "outgrow.runtime.database.write",
     "Scope": "outgrow.runtime.scope",
     "Session": "outgrow.runtime.sessions",
 }
