@@ -20,22 +20,21 @@ def registry(status: Status | None, cache: Figures | None = None) -> Registry:
     for node in status.nodes if status is not None else ():
         if node.kind == "service":
             up.series(node.name, node.tier).value = node.state == "ready"
-    if status is not None and status.replication:
-        _add_replicas(made, status)
+    _add_replicas(made, status)
     _add_backups(made, status.backups if status is not None else None)
     _add_cache(made, cache)
     return made
 
 
-def _add_replicas(made: Registry, status: Status) -> None:
+def _add_replicas(made: Registry, status: Status | None) -> None:
     """Of a database with replicas. Whether one is synchronous only where some are to be."""
     says = "1 for a replica that commits wait for, 0 for another."
     synchronous = made.gauge("outgrow_fleet_db_synchronous", says, "node")
     kept = made.gauge("outgrow_fleet_db_log_kept_bytes", "What of the log is kept for a replica.", "node")
-    for node in status.nodes:
+    for node in status.nodes if status is not None else ():
         if node.kept is not None:
             kept.series(node.name).value = node.kept
-        if status.replication != "async" and node.role not in ("", "primary"):
+        if status is not None and status.replication != "async" and node.role not in ("", "primary"):
             synchronous.series(node.name).value = node.role == SYNCHRONOUS
 
 
