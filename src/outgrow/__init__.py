@@ -18,18 +18,40 @@ from outgrow import errors
 if TYPE_CHECKING:
     from outgrow.runtime.application import Outgrow
     from outgrow.runtime.bookmark import Bookmark, Position
+    from outgrow.runtime.cache.behind import WriteBehind
+    from outgrow.runtime.cache.strategies import CacheAside, ReadThrough, RefreshAhead, WriteThrough
     from outgrow.runtime.database.unit import Read
     from outgrow.runtime.database.write import Write
     from outgrow.runtime.scope import Scope
     from outgrow.runtime.sessions import Session
 
 __version__ = "0.1.0"
-__all__ = ["Bookmark", "Outgrow", "Position", "Read", "Scope", "Session", "Write", "__version__", "errors"]
+__all__ = [
+    "Bookmark",
+    "CacheAside",
+    "Outgrow",
+    "Position",
+    "Read",
+    "ReadThrough",
+    "RefreshAhead",
+    "Scope",
+    "Session",
+    "Write",
+    "WriteBehind",
+    "WriteThrough",
+    "__version__",
+    "errors",
+]
 
 _HOMES = {
     "Outgrow": "outgrow.runtime.application",
     "Bookmark": "outgrow.runtime.bookmark",
     "Position": "outgrow.runtime.bookmark",
+    "CacheAside": "outgrow.runtime.cache.strategies",
+    "ReadThrough": "outgrow.runtime.cache.strategies",
+    "RefreshAhead": "outgrow.runtime.cache.strategies",
+    "WriteBehind": "outgrow.runtime.cache.behind",
+    "WriteThrough": "outgrow.runtime.cache.strategies",
     "Read": "outgrow.runtime.database.unit",
     "Write": "outgrow.runtime.database.write",
     "Scope": "outgrow.runtime.scope",

@@ -19,6 +19,7 @@
     │   ├── PortTaken
     │   └── StateUnreadable          a state file that is damaged
     ├── EngineMissing                a server program that is not installed
+    ├── BufferFull                   retryable: write-behind has more to store than it may have
     ├── SessionError                 a session could not be read or kept
     │   ├── SessionsUnavailable      retryable: their store does not answer, so nobody knows what they hold
     │   ├── SessionConflict          retryable: others changed it too often, or it has just got another id
@@ -205,6 +206,18 @@ class EngineMissing(OutgrowError):
 
     def __init__(self, program: str, *, install: str) -> None:
         super().__init__(f"{program} is not installed", hint=f"install it: {install}")
+
+
+class BufferFull(OutgrowError):
+    """What is put is not stored as fast as it comes. Nothing of this put was kept."""
+
+    retryable = True
+
+    def __init__(self, strategy: str, entries: int, waited_s: float) -> None:
+        super().__init__(
+            f"write-behind {strategy!r} has {entries} puts to store: no room for one more in {waited_s:g} s",
+            hint="its store is slow, or fails: see the log; or give it a larger entries_max or bytes_max",
+        )
 
 
 class SessionError(OutgrowError):

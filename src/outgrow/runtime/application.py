@@ -1,7 +1,7 @@
 """The Outgrow object: opens and closes the tiers and wires them to each other.
 
 endpoints document ─► Database ─┬─► Outbox ─► Queue (worker)
-                                ├─► Cache (positions)
+                                ├─► Cache (positions), Buffer ─► Flushers
                                 ├─► Sessions
                                 └─► Health ─► Middleware ◄─ Signer, Telemetry, Sessions
 """
@@ -28,10 +28,12 @@ from outgrow.runtime import telemetry
 from outgrow.runtime.asgi import App, Middleware
 from outgrow.runtime.bookmark import Signer, Writer
 from outgrow.runtime.cache import Cache
+from outgrow.runtime.cache.behind import Flushers
 from outgrow.runtime.cache.cache import EVERYTHING
 from outgrow.runtime.cache.limit import places_of
 from outgrow.runtime.control import Control
 from outgrow.runtime.database import schema
+from outgrow.runtime.database.buffer import Buffer
 from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.outbox import Outbox
 from outgrow.runtime.drain import PROCESS
@@ -96,6 +98,7 @@ class Outgrow:
             places=_loads_at_once(document),
         )
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
+        self.buffer, self.flushers = Buffer(self.db), Flushers()
         self._shared: Shared | None = None
         declare = self.queue.task(name="outgrow.cache", attempts=TELL_ATTEMPTS)
         self._invalidate = declare(self._tell_shared)
@@ -154,6 +157,7 @@ class Outgrow:
         """A lifespan handler: `Starlette(lifespan=og.lifespan)`. Opens, works on the queue, closes."""
         async with self:
             self.queue.start()
+            self.flushers.start()
             yield
 
     async def __aenter__(self) -> Self:
@@ -196,6 +200,7 @@ class Outgrow:
             if self._control is not None:
                 await self._control.close()
             await self.queue.close()
+            await self.flushers.close()
             if self.sessions is not None:
                 await self.sessions.close()
         finally:
@@ -377,6 +382,7 @@ class Outgrow:
                 ("state",),
                 lambda: {(state,): count for state, count in self.cache.limit.figures().items()},
             )
+            attached.metrics.buffers(self.flushers)
 
     def _add_node_gauges(self, metrics: Metrics) -> None:
         nodes = self.db.nodes

@@ -121,6 +121,12 @@ class Events:
         self.cache_shared = Event("cache_shared", "state")
         """What processes share is "up" for the first time, "down", or "back"."""
 
+        self.buffer_flushed = Event("buffer_flushed", "strategy", "outcome", "seconds", "puts", "values")
+        """Of a WriteBehind. `outcome` is "stored", "failed" or "aside"; `values` is how many were stored."""
+
+        self.buffer_refused = Event("buffer_refused", "strategy")
+        """A put found no room in time."""
+
         self.message_staged = Event("message_staged", "topic")
         self.message_finished = Event("message_finished", "task", "outcome", "seconds", "attempt")
         """`outcome` is "done", "retry" or "dead"."""

@@ -219,6 +219,27 @@ class Cache:
         if self.enabled:
             self._loads.keep(wanted, value, position)
 
+    def held(self, key: str) -> Entry | None:
+        """What this process has of it, if that is good."""
+        entry: Entry | None = self._entries.get(key)
+        return entry if entry is not None and entry.alive() else None
+
+    def renew(
+        self,
+        key: str,
+        load: Callable[[], Awaitable[Any]],
+        *,
+        ttl: str | float = DEFAULT_TTL_S,
+        tags: Iterable[str] = (),
+        stale: str | float = 0.0,
+        type: Any = None,
+    ) -> None:
+        """Load anew what this process has, before its time is over. Nobody waits: it is served meanwhile."""
+        entry = self.held(key)
+        if entry is not None and request.unit_of_work.get() is None:
+            codec = None if self._shared is None else codec_of_load(load, type)
+            self._loads.refresh(self._wanted(key, tags, life_of(ttl, stale), codec), load, entry)
+
     def cached(
         self,
         *,

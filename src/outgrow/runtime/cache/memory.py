@@ -151,6 +151,9 @@ class Entry(Reading):
 
 Entries = LRUCache[str, Entry] | LFUCache[str, Entry] | FIFOCache[str, Entry] | RRCache[str, Entry]
 KINDS: dict[str, type[Any]] = {"lru": LRUCache, "lfu": LFUCache, "fifo": FIFOCache, "random": RRCache}
+Recent = LRUCache
+"""A dictionary that remembers what was used last: at most so many keys."""
+
 LOOKED_AT = 1000
 """Parts of a value whose size is asked for; the others are taken to be like them."""
 

@@ -126,7 +126,7 @@ class Shared:
                 return await self._first(wanted)
             if anew:
                 token, found = await self._lock(wanted)
-                if found is not None and found.expires > monotonic():
+                if found is not None and found.expires > monotonic() and _newer(found, held):
                     return token, found
                 return token, None if token else held
             also = () if held is None else [tag.name for tag, _ in held.note]
@@ -299,3 +299,8 @@ class Shared:
         self._tags.shares = False
         self._looks.lost()
         self._events.cache_shared("down")
+
+
+def _newer(found: Entry, held: Entry | None) -> bool:
+    """Whether another process has made it anew. Clocks are told apart to less than a millisecond."""
+    return held is None or found.until > held.until + 0.001

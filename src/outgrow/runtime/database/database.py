@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from outgrow import endpoints
@@ -72,6 +72,8 @@ class Database:
         self._place = place_of(settings, passwords, events)
         gate = Gate(settings.checkout_timeout_s)
         self._shard = Shard(settings.shards[0].name, self._place, gate, writer or Writer())
+        self.era = settings.shards[0].timeline
+        """Rises each time the database moves: what was written in an earlier one is older."""
         self._retired: set[asyncio.Task[None]] = set()
 
     @property
@@ -117,6 +119,7 @@ class Database:
             raise
         before, self._place = self._place, place
         self._shard.place = place
+        self.era = settings.shards[0].timeline
         task = asyncio.create_task(_close_when_idle(before))
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
@@ -192,6 +195,13 @@ class Database:
         scope = request.current.get()
         if scope is not None and position > ZERO and not isinstance(self._place, OneNode):
             scope.bookmark.raise_to(self._shard.name, position)
+
+    def joined(self, position: Position, tags: Iterable[str]) -> None:
+        """The caller has written these tags, in a transaction that others have committed for it there."""
+        scope = request.current.get()
+        if scope is not None:
+            scope.wrote = True
+            scope.bookmark.wrote(self._shard.name, position, tags, self._shard.writer.id)
 
     def stands(self, bookmark: Bookmark) -> bool:
         """Whether what this session knows is of the present timeline.

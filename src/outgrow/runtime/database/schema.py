@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Identity,
     Integer,
     LargeBinary,
     MetaData,
@@ -53,6 +54,21 @@ done = Table(
     Column("at", BigInteger, nullable=False),
     Column("result", Text, nullable=False),
     comment="idempotency keys of transactions that have committed; times are Unix milliseconds",
+)
+
+buffer = Table(
+    "outgrow_buffer",
+    metadata,
+    Column("seq", BigInteger, Identity(), primary_key=True),
+    Column("strategy", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("era", BigInteger, nullable=False),
+    Column("turn", BigInteger, nullable=False, server_default=text("0")),
+    Column("value", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("error", Text),
+    sqlite_autoincrement=True,  # else a row could get the number of one that has been taken
+    comment="what write-behind has acknowledged and not stored yet; times are Unix milliseconds",
 )
 
 sqlite_metadata = MetaData()

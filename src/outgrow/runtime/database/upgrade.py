@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from outgrow.errors import DatabaseError, Misuse, Unavailable
 from outgrow.runtime.database.schema import (
+    buffer,
     done,
     metadata,
     migrated,
@@ -55,6 +56,10 @@ outbox_dedupe = Index(
 # What each new session looks for: those that have expired.
 session_expires = Index("outgrow_session_expires", session.c.expires_at)
 done_at = Index("outgrow_done_at", done.c.at)
+# What each get of write-behind looks for; taking reads the whole table, which is small.
+buffer_newest = Index(
+    "outgrow_buffer_newest", buffer.c.strategy, buffer.c.key, buffer.c.era, buffer.c.turn, buffer.c.seq
+)
 
 
 async def upgrade(

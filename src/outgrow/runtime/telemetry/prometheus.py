@@ -7,10 +7,11 @@ does nothing else than count.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from outgrow.runtime.events import Events
 from outgrow.runtime.scope import Scope
+from outgrow.runtime.telemetry.buffers import BufferMetrics, Flusher, add_gauges
 from outgrow.runtime.telemetry.metrics import SERIES_MAX, Histogram, Number, Registry
 from outgrow.runtime.telemetry.process import ProcessFigures
 from outgrow.runtime.telemetry.replication import ReplicationMetrics
@@ -36,14 +37,15 @@ class Metrics:
         self._database = _Database(self.registry)
         self._replication = ReplicationMetrics(self.registry)
         self._cache = _Cache(self.registry)
+        self._buffers = BufferMetrics(self.registry)
         self._queue = _Queue(self.registry)
         self._sessions = _Sessions(self.registry)
         ProcessFigures(self.registry)
 
     def subscribe(self, events: Events) -> None:
         """Hear every event of the catalogue."""
-        parts = (self._http, self._database, self._replication, self._cache, self._queue, self._sessions)
-        for part in parts:
+        parts = (self._http, self._database, self._replication, self._cache, self._buffers, self._queue)
+        for part in (*parts, self._sessions):
             part.subscribe(events)
 
     def exposition(self, accept: str = "") -> tuple[str, bytes]:
@@ -60,6 +62,10 @@ class Metrics:
                 family.series(*values).value = figure
 
         self.registry.before.append(refresh)
+
+    def buffers(self, flushers: Iterable[Flusher]) -> None:
+        """The gauges of the buffers of write-behind."""
+        add_gauges(self.gauge, flushers)
 
 
 class _Http:
