@@ -133,6 +133,15 @@ def test_figures_move_under_load(page: WebDriver, load: None) -> None:
     )
 
 
+def test_the_cache_is_shown_with_its_hottest_keys(page: WebDriver, load: None) -> None:
+    def rows(of: str) -> list[str]:
+        return all_texts(page, f"#caches-{of} tbody tr")
+
+    wait_until(lambda: any("notes:newest" in row and "100%" in row for row in rows("keys")), "the hot key")
+    wait_until(lambda: any(row.startswith("notes") for row in rows("prefixes")), "its prefix")
+    assert "hits" in text(page, "caches-note") and "1 entry" in text(page, "caches-note")
+
+
 def test_the_topology_is_drawn_with_its_lines(page: WebDriver) -> None:
     boxes = set(run(page, "return [...document.querySelectorAll('.box')].map(box => box.dataset.id)"))
     assert boxes == {"clients", "app", "app/database", "app/cache", "app/queue"}

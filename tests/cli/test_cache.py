@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from outgrow.advisor.caches import OUTCOMES, Reads
+from outgrow.advisor.keys import Key
 from outgrow.cli import cache
 from outgrow.dashboard.caches import Caches, Process, Server
 from tests.cli.conftest import Outcome, fails, run
@@ -47,9 +48,10 @@ def test_what_is_shown_to_people() -> None:
     articles = Reads("article", outcomes | {"hit": 1500, "miss": 500}, 2000, 0.75, 500, 0.0123)
     users = Reads("user", outcomes | {"session": 1}, 1, 0.0, 0, None)
     whole = Reads("", outcomes | {"hit": 1500, "miss": 500, "session": 1}, 2001, 1500 / 2001, 500, 0.0123)
-    processes = [Process("app-1", 1234), Process("app-2", None)]
+    processes = [Process("app-1", 1234, 5 << 20, 6), Process("app-2", None)]
     server = Server(3 << 20, 128 << 20, 4321, 7)
-    found = Caches("redis", whole, [articles, users], processes, server)
+    keys = [Key("article:a", 1200.5, 0.6, 2), Key("user:\x1b[2J" + "x" * 60, 0.25, 0.001, 0)]
+    found = Caches("redis", whole, [articles, users], processes, server, keys)
     lines = [line.split() for line in click.unstyle(cache.text(found)).splitlines()]
     assert lines == [
         ["prefix", "reads", "hit", "rate", *OUTCOMES, "loads", "mean", "load"],
@@ -57,8 +59,12 @@ def test_what_is_shown_to_people() -> None:
         ["user", "1", "0.0%", "1", "0"],
         ["all", "2,001", "75.0%", "1,500", "500", "1", "500", "12.3", "ms"],
         [],
-        ["process", "entries"],
-        ["app-1", "1,234"],
+        ["key", "reads/s", "share", "kept", "in"],
+        ["article:a", "1,200.5", "60.0%", "2", "processes"],
+        ["user:\N{REPLACEMENT CHARACTER}[2J" + "x" * 50 + "…", "0.2", "0.1%"],
+        [],
+        ["process", "entries", "memory", "evicted"],
+        ["app-1", "1,234", "5.0", "MB", "6"],
         ["app-2", "unknown"],
         [],
         ["redis-cache", "3.0", "MB", "of", "128", "MB", "4,321", "keys", "7", "evicted"],
@@ -84,7 +90,11 @@ def test_a_running_fleet_tells_and_forgets(application: Path, detached: Callable
     [notes] = document["prefixes"]
     assert notes["prefix"] == "notes" and notes["reads"] == 3 and notes["hit_rate"] == pytest.approx(2 / 3)
     assert notes["outcomes"]["miss"] == notes["loads"] == 1 and 0 < notes["load_seconds"] < 5
-    assert document["processes"] == [{"node": "app", "entries": 1}] and document["server"] is None
+    [process] = document["processes"]
+    assert (process["node"], process["entries"], process["evicted"]) == ("app", 1, 0) and process["bytes"] > 0
+    assert document["server"] is None
+    [key] = document["keys"]
+    assert key["key"] == "notes:newest" and key["share"] == 1 and 0 < key["rate"] <= 3
 
     _write_behind(application)
     flushed = [("--tag", "other"), ("--tag", "other", "--tag", "notes:newest"), ("--all",)]

@@ -199,7 +199,7 @@ async def test_many_that_are_old_are_loaded_anew(cache: Cache) -> None:
 async def test_what_is_used_is_loaded_anew_before_its_time(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outgrow.runtime.cache.loads.early", lambda took_s, ttl_s: ttl_s)
+    monkeypatch.setattr("outgrow.runtime.cache.loads.early", lambda took_s, ttl_s, readers: ttl_s)
     assert await cache.get("k", returning(1)) == 1
     assert await cache.get("k", returning(2)) == 1, "nobody waits"
     await asyncio.sleep(0.01)
@@ -211,6 +211,13 @@ def test_so_much_before_its_time() -> None:
     assert 0.09 < sum(moments) / len(moments) < 0.11, "as long as the load takes, in the mean"
     assert min(moments) >= 0
     assert early(1000.0, 1.0) <= 0.5
+    assert all(0 <= early(0.1, 60.0, readers=readers) <= 30 for readers in (1, 1e3, 1e9, 1e300))
+
+
+def test_the_earliest_of_many_is_earlier() -> None:
+    many = sum(early(0.1, 60.0, readers=100) for _ in range(5_000)) / 5_000
+    expected = 0.1 * sum(1 / each for each in range(1, 101))
+    assert expected * 0.95 < many < expected * 1.05
 
 
 async def test_what_is_missing_has_a_life_of_its_own(cache: Cache) -> None:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from outgrow.advisor.caches import Reads
-    from outgrow.dashboard.caches import Caches, Server
+    from outgrow.advisor.keys import Key
+    from outgrow.dashboard.caches import Caches, Process, Server
 
 FLUSH = "flush"
+KEY_SHOWN = 60
+"""Letters of a key that are shown: some are whole queries."""
 
 
 def _words(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -44,7 +47,7 @@ def command(words: tuple[str, ...], tags: tuple[str, ...], everything: bool, as_
 
     By key prefix, in all processes together and since each began: how reads ended, the share that needed no
     load of its own, how many loads there were and how long they took. Sessions that pass the cache by count
-    among the reads.
+    among the reads. Then the keys that are read most now, and what each process holds.
 
     `outgrow cache flush` has all processes forget what has one of the tags or keys, or everything: what was
     changed behind the application's back is asked for again.
@@ -98,17 +101,18 @@ def text(found: Caches) -> str:
 
     if found.prefixes:
         headings = ("prefix", "reads", "hit rate", *OUTCOMES, "loads", "mean load")
-        rows = [_row(each, each.prefix) for each in found.prefixes]
+        rows = [_row(each, _plain(each.prefix)) for each in found.prefixes]
         if len(rows) > 1:
             rows.append(_row(found.whole, dim("all")))
         shown = table(headings, rows, right=range(1, len(headings)))
     else:
         shown = "no reads yet" if found.engine != "off" else "[cache] engine is off: nothing is kept"
-    nodes = [
-        (each.node, doubtful("unknown") if each.entries is None else f"{each.entries:,}")
-        for each in found.processes
-    ]
-    parts = [shown, table(("process", "entries"), nodes, right=(1,))]
+    parts = [shown]
+    if found.keys:
+        rows = [_key(each) for each in found.keys]
+        parts.append(table(("key", "reads/s", "share", "kept in"), rows, right=range(1, 4)))
+    rows = [_process(each) for each in found.processes]
+    parts.append(table(("process", "entries", "memory", "evicted"), rows, right=range(1, 4)))
     if found.server is not None:
         parts.append(_server(found.server))
     return "\n\n".join(parts)
@@ -123,6 +127,23 @@ def _row(reads: Reads, name: str) -> tuple[str, ...]:
         f"{reads.loads:,}",
         "" if reads.load_seconds is None else f"{reads.load_seconds * 1000:.3g} ms",
     )
+
+
+def _plain(key: str) -> str:
+    """A key may be made of what a caller has sent: it is to move no cursor."""
+    cut = key if len(key) <= KEY_SHOWN else key[: KEY_SHOWN - 1] + "…"
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in cut)
+
+
+def _key(key: Key) -> tuple[str, ...]:
+    kept = f"{key.kept} process{'es' if key.kept > 1 else ''}" if key.kept else ""
+    return _plain(key.key), f"{key.rate:,.1f}", f"{key.share:.1%}", kept
+
+
+def _process(process: Process) -> tuple[str, ...]:
+    if process.entries is None:
+        return process.node, doubtful("unknown"), "", ""
+    return process.node, f"{process.entries:,}", units.size(process.bytes or 0), f"{process.evicted or 0:,}"
 
 
 def _server(server: Server) -> str:

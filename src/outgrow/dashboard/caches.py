@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from outgrow import cluster, endpoints
-from outgrow.advisor import caches, measures
+from outgrow.advisor import caches, keys, measures
 from outgrow.advisor.caches import Reads
+from outgrow.advisor.keys import Key
 from outgrow.advisor.measures import Figures
 from outgrow.cluster.state import State
 from outgrow.dashboard.http import Client
@@ -18,13 +19,17 @@ from outgrow.engines.redis import cache as redis_cache
 from outgrow.errors import OutgrowError
 
 WITHIN_S = 5.0
+KEYS_SHOWN = 10
 
 
 class Process(msgspec.Struct, frozen=True):
-    """Entries in one process; None when it tells nothing: no middleware, metrics off, or no answer."""
+    """Entries in one process, about how many bytes they take, and how many had to go; None when it tells
+    nothing: no middleware, metrics off, or no answer."""
 
     node: str
     entries: int | None
+    bytes: int | None = None
+    evicted: int | None = None
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -38,13 +43,15 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Caches(msgspec.Struct, frozen=True):
-    """All of it. `engine` is that of [cache]; without a Redis that the fleet runs there is no `server`."""
+    """All of it. `engine` is that of [cache]; without a Redis that the fleet runs there is no `server`.
+    `keys` are those that are read most now."""
 
     engine: str
     whole: Reads
     prefixes: list[Reads]
     processes: list[Process]
     server: Server | None
+    keys: list[Key] = []
 
 
 async def look(directory: Path) -> Caches:
@@ -53,8 +60,8 @@ async def look(directory: Path) -> Caches:
     place = State(directory).placement()
     settings = endpoints.read(place.endpoints).cache
     nodes = [node for node in status.nodes if node.tier == "application" and node.own]
-    told = await asyncio.gather(*(_figures(str(node.own)) for node in nodes))
-    known = [figures for figures in told if figures is not None]
+    told = await asyncio.gather(*(_told(str(node.own)) for node in nodes))
+    known = [figures for figures, _ in told if figures is not None]
     server = None
     if settings.url is not None and any(node.name == redis_cache.NAME for node in status.nodes):
         server = await asyncio.to_thread(_server, settings.url, place)
@@ -62,26 +69,34 @@ async def look(directory: Path) -> Caches:
         settings.engine,
         caches.whole(known),
         caches.prefixes(known),
-        [Process(node.name, _entries(figures)) for node, figures in zip(nodes, told, strict=True)],
+        [_process(node.name, figures) for node, (figures, _) in zip(nodes, told, strict=True)],
         server,
+        keys.hottest((hot for _, hot in told), KEYS_SHOWN),
     )
 
 
-async def _figures(address: str) -> Figures | None:
+async def _told(address: str) -> tuple[Figures | None, list[keys.Told]]:
     host, _, port = address.rpartition(":")
     client = Client(host, int(port))
     try:
         async with asyncio.timeout(WITHIN_S):
             status, body = await client.get("/metrics", "application/json")
-        return measures.read(body) if status == 200 else None
+            if status != 200:
+                return None, []
+            figures = measures.read(body)
+            status, body = await client.get("/metrics/keys")
+        return figures, keys.read(body) if status == 200 else []
     except (OSError, msgspec.DecodeError):
-        return None
+        return None, []
     finally:
         client.close()
 
 
-def _entries(figures: Figures | None) -> int | None:
-    return None if figures is None else int(measures.single(figures, "outgrow_cache_entries"))
+def _process(node: str, figures: Figures | None) -> Process:
+    if figures is None:
+        return Process(node, None)
+    names = ("entries", "bytes", "evicted_total")
+    return Process(node, *(int(measures.single(figures, f"outgrow_cache_{name}")) for name in names))
 
 
 def _server(url: str, place: Placement) -> Server:

@@ -24,7 +24,7 @@ from outgrow.advisor.machine import Machine, Meter
 from outgrow.advisor.measures import Tally
 from outgrow.cluster import NodeStatus, Status
 from outgrow.cluster.state import State
-from outgrow.dashboard import growth, replicas, servers, tables
+from outgrow.dashboard import cached, growth, replicas, servers, tables
 from outgrow.dashboard.balancers import Balancers
 from outgrow.dashboard.drawing import Front, draw
 from outgrow.dashboard.events import Events, Watch
@@ -264,6 +264,7 @@ class Gatherer:
             drawing=draw(nodes, self._front(), self._document, per_node, whole, self._database_size()),
             routes=tables.routes(minutes),
             queries=tables.queries(minutes),
+            caches=cached.caches(minutes, [each.keys for each in self._processes.values()], self.cache.now),
             requests=RequestCounts(len(self.requests), self.requests.failed, self.requests.newest),
             newest_event=self.events.newest,
             latest=self._latest,

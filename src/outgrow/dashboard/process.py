@@ -9,12 +9,15 @@ from typing import Any
 
 import msgspec
 
-from outgrow.advisor import measures
+from outgrow.advisor import keys, measures
 from outgrow.advisor.measures import Figures, Tally, Totals
 from outgrow.dashboard.http import Client
 
 TABLES_S = 60
 KEPT_EVERY_S = 10.0
+KEYS_EVERY = 4
+"""Looks from one question for the hot keys to the next: they change slowly."""
+
 LOOK_WITHIN_S = 0.7
 """A process that takes longer is not waited for: the second of all the others must not be late for it."""
 
@@ -54,6 +57,7 @@ class Process:
         self.address = f"{host}:{port}"
         self.figures: Figures | None = None
         self.health = Health()
+        self.keys: list[keys.Told] = []
         self._client = Client(host, port)
         self._totals: Totals | None = None
         self._at = 0.0
@@ -72,12 +76,14 @@ class Process:
                     # Each of these every other second: they can wait, and a question costs both sides.
                     if self._looks % 2:
                         await self._look_at_health()
+                        if self._looks % KEYS_EVERY == 1:
+                            await self._look_at_keys()
                         return tally, []
                     return tally, await self._requests()
                 self.figures = None
                 await self._look_at_health()
         except (OSError, msgspec.DecodeError):
-            self.figures, self.health = None, Health()
+            self.figures, self.health, self.keys = None, Health(), []
         return None, []
 
     def before(self) -> tuple[Figures, float] | None:
@@ -119,6 +125,10 @@ class Process:
             self.health = msgspec.json.decode(body, type=Health)
         except msgspec.DecodeError:  # the application's own page, if it has one
             self.health = Health()
+
+    async def _look_at_keys(self) -> None:
+        status, body = await self._client.get("/metrics/keys")
+        self.keys = keys.read(body) if status == 200 else []
 
 
 async def look_at_all(processes: list[Process]) -> list[tuple[Process, Tally | None, list[msgspec.Raw]]]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from outgrow.advisor.keys import Key
 from outgrow.advisor.machine import Machine
 from outgrow.cluster.failovers import Failover
 
@@ -176,6 +177,32 @@ class Query(msgspec.Struct, frozen=True):
     busy: float
 
 
+class CachePrefix(msgspec.Struct, frozen=True):
+    """Keys of one prefix over the last minute. `shared` and `sessions` are reads, `loads` loads a second."""
+
+    prefix: str
+    rate: float
+    hit_rate: float | None
+    shared: float
+    sessions: float
+    loads: float
+    load_ms: float | None
+
+
+class Caches(msgspec.Struct, frozen=True):
+    """All processes' caches over the last minute. `evicted` is a second; `keys` are those read most."""
+
+    rate: float
+    hit_rate: float | None
+    entries: int
+    bytes: int
+    evicted: float
+    server_bytes: int | None
+    server_bytes_max: int | None
+    prefixes: list[CachePrefix]
+    keys: list[Key]
+
+
 class Requests(msgspec.Struct, frozen=True):
     """How many slow and failed requests are kept, and the highest id."""
 
@@ -229,6 +256,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     drawing: Drawing
     routes: list[Route]
     queries: list[Query]
+    caches: Caches | None
     requests: Requests
     newest_event: int
     latest: dict[str, float]

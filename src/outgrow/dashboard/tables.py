@@ -27,10 +27,10 @@ def routes(minutes: Iterable[Minute]) -> list[Route]:
     failed: dict[str, float] = {}
     methods: dict[str, set[str]] = {}
     for minute in minutes:
-        for (route,), new in _distributions(minute, "outgrow_http_request_seconds"):
+        for (route,), new in distributions(minute, "outgrow_http_request_seconds"):
             took[route] = took.get(route, Distribution()).plus(new)
             rates[route] = rates.get(route, 0.0) + new.count / minute.seconds
-        for (method, route, status), count in _counts(minute, "outgrow_http_requests_total"):
+        for (method, route, status), count in counts(minute, "outgrow_http_requests_total"):
             methods.setdefault(route, set()).add(method)
             if status >= "500":
                 failed[route] = failed.get(route, 0.0) + count
@@ -55,7 +55,7 @@ def queries(minutes: Iterable[Minute]) -> list[Query]:
     rates: dict[tuple[str, str], float] = {}
     busy: dict[tuple[str, str], float] = {}
     for minute in minutes:
-        for (node, label), new in _distributions(minute, "outgrow_db_query_seconds"):
+        for (node, label), new in distributions(minute, "outgrow_db_query_seconds"):
             key = (node, label)
             took[key] = took.get(key, Distribution()).plus(new)
             rates[key] = rates.get(key, 0.0) + new.count / minute.seconds
@@ -74,7 +74,7 @@ def queries(minutes: Iterable[Minute]) -> list[Query]:
     return sorted(found, key=lambda query: -query.busy)[:QUERIES_SHOWN]
 
 
-def _distributions(minute: Minute, name: str) -> Iterator[tuple[Labels, Distribution]]:
+def distributions(minute: Minute, name: str) -> Iterator[tuple[Labels, Distribution]]:
     """What is new in each series of a histogram."""
     family = minute.now.get(name)
     if family is None:
@@ -92,7 +92,8 @@ def _distributions(minute: Minute, name: str) -> Iterator[tuple[Labels, Distribu
             yield labels, new
 
 
-def _counts(minute: Minute, name: str) -> Iterator[tuple[Labels, float]]:
+def counts(minute: Minute, name: str) -> Iterator[tuple[Labels, float]]:
+    """By how much each series of a counter has grown, where it has."""
     family, earlier = minute.now.get(name), minute.before.get(name)
     if family is None:
         return

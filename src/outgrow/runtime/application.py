@@ -328,6 +328,7 @@ class Outgrow:
             "telemetry": self.endpoints.telemetry,
             "exposition": self._telemetry.exposition,
             "recent": self._telemetry.recent,
+            "hot_keys": self.cache.report,
             "sessions": self.sessions,
         }
 
@@ -383,6 +384,17 @@ class Outgrow:
                 lambda: {(state,): count for state, count in self.cache.limit.figures().items()},
             )
             attached.metrics.buffers(self.flushers)
+            attached.metrics.gauge(
+                "outgrow_cache_bytes",
+                "About how many bytes the entries in this process's cache take.",
+                (),
+                lambda: {(): self.cache.store.bytes},
+            )
+            attached.metrics.count(
+                "outgrow_cache_evicted_total",
+                "Entries of this process that had to go to make room.",
+                lambda: self.cache.store.evicted,
+            )
 
     def _add_node_gauges(self, metrics: Metrics) -> None:
         nodes = self.db.nodes

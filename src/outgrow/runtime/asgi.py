@@ -1,6 +1,6 @@
 """The one middleware, pure ASGI, around the whole application.
 
-    request -> own paths? --yes--> /health  /health/deep  /metrics  /metrics/requests
+    request -> own paths? --yes--> /health  /health/deep  /metrics  /metrics/requests  /metrics/keys
                  | no
                bookmark and trace from the headers -> Scope -> (session) -> application
                                                                   |
@@ -84,6 +84,7 @@ class Middleware:
         telemetry: endpoints.Telemetry | None = None,
         exposition: Exposition | None = None,
         recent: Recent | None = None,
+        hot_keys: Callable[[], bytes] | None = None,
         sessions: Sessions | None = None,
         bookmark_lifetime_s: float = 3600.0,
         answers_errors: bool = True,
@@ -97,7 +98,7 @@ class Middleware:
         self._template = Routes().template
         self._sample = settings.trace_sample if settings.otlp_endpoint else 0.0
         self._traced = settings.otlp_endpoint is not None
-        self._own = OwnPaths(health, settings, exposition, recent)
+        self._own = OwnPaths(health, settings, exposition, recent, hot_keys)
         self._own_paths = self._own.paths
         attributes = f"; Path=/; Max-Age={int(bookmark_lifetime_s)}; HttpOnly; SameSite=Lax"
         self._cookie_attributes = attributes.encode()
@@ -255,7 +256,7 @@ class Middleware:
 
 
 class OwnPaths:
-    """/health, /health/deep, /metrics, /metrics/requests: answered here, invisible to the application.
+    """/health, /health/deep and /metrics with what is below it: answered here, invisible to the application.
 
     Metrics and the details of deep health are for this machine alone, unless the topology says
     otherwise: see `is_local`.
@@ -267,11 +268,13 @@ class OwnPaths:
         settings: endpoints.Telemetry,
         exposition: Exposition | None,
         recent: Recent | None = None,
+        hot_keys: Callable[[], bytes] | None = None,
     ) -> None:
         self._health = health
         self._public = settings.metrics == "public"
         self._exposition = exposition
         self._recent = recent
+        self._hot_keys = hot_keys
         self.paths: dict[str, Callable[[ASGIScope, Send], Awaitable[None]]] = {
             "/health": self.shallow,
             "/health/deep": self.deep,
@@ -280,6 +283,8 @@ class OwnPaths:
             self.paths["/metrics"] = self.metrics
         if settings.metrics != "off" and recent is not None:
             self.paths["/metrics/requests"] = self.requests
+        if settings.metrics != "off" and hot_keys is not None:
+            self.paths["/metrics/keys"] = self.keys
 
     async def shallow(self, scope: ASGIScope, send: Send) -> None:
         """The process answers."""
@@ -314,6 +319,13 @@ class OwnPaths:
             return
         body = self._recent(scope.get("query_string", b""))
         await _respond(scope, send, 200, "application/json", body)
+
+    async def keys(self, scope: ASGIScope, send: Send) -> None:
+        """The keys of the cache that are read most. They may name people: always for this machine alone."""
+        if self._hot_keys is None or not is_local(scope):
+            await _respond(scope, send, 404, "text/plain; charset=utf-8", b"Not Found")
+            return
+        await _respond(scope, send, 200, "application/json", self._hot_keys())
 
 
 def is_local(scope: ASGIScope) -> bool:

@@ -10,6 +10,7 @@ import { Logs } from "/static/logs.js";
 import { Timeline } from "/static/timeline.js";
 import { Actions } from "/static/actions.js";
 import { Replicas } from "/static/replicas.js";
+import { Caches } from "/static/caches.js";
 
 const SPARK_S = 60;
 const SILENCE_MS = 4000;
@@ -23,6 +24,7 @@ const requests = new Requests();
 const logs = new Logs();
 const actions = new Actions();
 const replicas = new Replicas(byId("replicas"));
+const caches = new Caches(byId("caches"));
 let snapshot = null;
 let events = [];
 let heard = 0;
@@ -268,6 +270,7 @@ function show() {
   topology.show(snapshot.drawing, snapshot.at);
   showServers();
   replicas.show(snapshot);
+  caches.show(snapshot.caches);
   actions.show(snapshot);
   put(byId("topology-note"), snapshot.growth ? growing(snapshot.growth) : snapshot.answers ? "" : "as it was when the supervisor answered last");
   byId("topology-note").classList.toggle("growing", Boolean(snapshot.growth));

@@ -21,6 +21,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import msgspec
+
 from outgrow import endpoints
 from outgrow.errors import OutsideUnitOfWork, Unavailable
 from outgrow.runtime import scope as request
@@ -42,6 +44,9 @@ V = TypeVar("V")
 
 DEFAULT_TTL_S = 60.0
 LOADS_MAX = places_of(10)
+REPORTED = 100
+"""Keys of each process, of which those of all processes together are found."""
+
 ONCE = "cache.once"
 EVERYTHING = "*"
 """A tag that everything has where processes share a cache."""
@@ -78,7 +83,8 @@ class Cache:
         self._writer = writer or Writer()
         self._loads = Loads(settings, events, position, self._writer, places)
         self.limit = self._loads.limit
-        self._entries, self.tags = self._loads.entries, self._loads.tags
+        self.store, self.tags = self._loads.store, self._loads.tags
+        self._entries, self.hot, self._kept = self.store.entries, self.store.hot, self.store.hot.kept
         self._shared: Shared | None = None
         events.cache_shared.subscribe(self._came)
 
@@ -113,8 +119,9 @@ class Cache:
         strict = not self._for_sessions and _in_session()
         if strict and not await self._current():
             self._events.cache_read(prefix_of(key), "session")
+            self.hot.note(key)
             return await self._past(load, key, within)
-        entry: Entry | None = self._entries.get(key)
+        entry: Entry | None = self._entries.get(key) or self._kept.get(key)
         # The hottest lines of the tier, so `intact` is written out: a call more is a tenth more.
         now = monotonic()
         if entry is not None and entry.expires > now:
@@ -131,11 +138,13 @@ class Cache:
                         outer.take_part(entry)
                     for sink in self._events.cache_read.sinks:
                         sink(entry.prefix, "hit")
+                    entry.reads += 1
                     if entry.born > now - self._news_s:
                         self._saw(entry.floor)
                     return entry.value  # type: ignore[no-any-return]
         if not self.enabled or request.unit_of_work.get() is not None:
             return await load()
+        self.hot.note(key)
         life = life_of(ttl, stale, missing)
         wanted = self._wanted(key, tags, life, None if self._shared is None else codec_of_load(load, type))
         if entry is not None and entry.expires <= now < entry.until and self._loads.good(entry):
@@ -169,6 +178,7 @@ class Cache:
         if strict and not await self._current():
             for key in wanted:
                 self._events.cache_read(prefix_of(key), "session")
+                self.hot.note(key)
             loaded = await self._past(lambda: load_many(wanted)) if wanted else {}
             return {key: loaded[key] for key in wanted if key in loaded}
         if not self.enabled or request.unit_of_work.get() is not None:
@@ -300,7 +310,7 @@ class Cache:
     def clear(self) -> None:
         """Forget everything, here; loads under way are not stored."""
         self._forget(list(self.tags.known), self._position())
-        self._entries.clear()
+        self.store.clear()
 
     def _came(self, state: str) -> None:
         if state == "back":
@@ -337,6 +347,10 @@ class Cache:
         """How much it holds."""
         return {"entries": len(self._entries), "loads": len(self._loads.running)}
 
+    def report(self) -> bytes:
+        """The keys that are read most in this process, as JSON (hot.HotKey)."""
+        return msgspec.json.encode(self.hot.hottest(REPORTED))
+
     def _wanted(self, key: str, tags: Iterable[str], life: Life, codec: Codec | None) -> Wanted:
         every = () if self._shared is None else (EVERYTHING,)
         return Wanted(key, names(key, tags, every), codec, life)
@@ -363,7 +377,7 @@ class Cache:
             scope.local.pop(ONCE, None)
         self.tags.forget(names, position)
         for name in names:
-            self._entries.pop(name, None)
+            self.store.remove(name)
         self._events.cache_invalidated(tuple(names))
 
 

@@ -14,7 +14,8 @@ from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
 from outgrow.runtime.cache.limit import Limit, placed
 from outgrow.runtime.cache.load import Load, around, result
 from outgrow.runtime.cache.looks import being_cancelled
-from outgrow.runtime.cache.memory import Entry, Reading, entries
+from outgrow.runtime.cache.memory import Entry, Reading
+from outgrow.runtime.cache.store import Store
 from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted, early, prefix_of
 from outgrow.runtime.events import Events
@@ -42,7 +43,8 @@ class Loads:
         places: int,
     ) -> None:
         self.limit = Limit(places, lambda seconds: events.cache_waited("place", seconds))
-        self.entries = entries(settings)
+        self.store = Store(settings)
+        self.entries, self.hot = self.store.entries, self.store.hot
         self.tags = Tags()
         self.shared: Shared | None = None
         self.running: dict[str, Load] = {}
@@ -85,7 +87,7 @@ class Loads:
         if outer is not None:
             outer.take_part(entry)
         if self.entries.get(key) is not entry:
-            self._insert(key, entry)
+            self.store.insert(key, entry)
         self._events.cache_read(entry.prefix, "shared")
         return entry.value
 
@@ -109,7 +111,8 @@ class Loads:
     ) -> None:
         """The same for many."""
         for each in asked:
-            held: Entry = self.entries[each.key]
+            held = self.store.get(each.key)
+            assert held is not None, "it has just been served"
             held.expires = min(held.until, monotonic() + REFRESH_AGAIN_S)
         # It is no part of the load that goes on meanwhile.
         token, inside = around.set(None), placed.set(False)
@@ -140,7 +143,7 @@ class Loads:
         key = ""
         try:
             if self.shared is not None and self.shared.up:
-                key, entry = await self.shared.find(wanted, self.entries.get(wanted.key), anew=anew)
+                key, entry = await self.shared.find(wanted, self.store.get(wanted.key), anew=anew)
                 if entry is not None and self.good(entry):
                     return self._taken(this, entry)
                 self._begin(this, wanted.tags)
@@ -173,7 +176,7 @@ class Loads:
         """What lay there is what this load brings."""
         this.depends_on(entry.note)
         this.position, this.older = entry.position, entry.older
-        self._insert(this.key, entry)
+        self.store.insert(this.key, entry)
         self._events.cache_read(entry.prefix, "shared")
         return entry.value
 
@@ -197,13 +200,15 @@ class Loads:
                     outer = around.get()
                     if outer is not None:
                         outer.take_part(entry)
-                    self._insert(key, entry)
+                    self.store.insert(key, entry)
                     self._events.cache_read(entry.prefix, "shared")
+                    self.hot.note(key)
                     found[key] = entry.value
                     shown = max(shown, entry.floor)
         missing = [each for each in asked if each.key not in found]
         for each in missing:
             self._events.cache_read(prefix_of(each.key), "miss")
+            self.hot.note(each.key)
         if missing:
             found.update(await self._load_many(missing, load_many))
         del held
@@ -247,9 +252,13 @@ class Loads:
         if good and not self._holds_newer(key, reading.position):
             ttl_s, now = wanted.life.of(value), monotonic()
             entry = Entry(
-                value, reading, now + ttl_s - early(took, ttl_s), now + ttl_s + wanted.life.stale, prefix
+                value,
+                reading,
+                now + ttl_s - early(took, ttl_s, self.hot.readers(key, took)),
+                now + ttl_s + wanted.life.stale,
+                prefix,
             )
-            self._insert(key, entry)
+            self.store.insert(key, entry)
             if self.shared is not None and wanted.codec is not None:
                 self.shared.keep(wanted, entry, token)
                 shared = True
@@ -261,10 +270,10 @@ class Loads:
         they show together."""
         scope = request.current.get()
         bookmark = self._demanding(scope)
-        outer, now, get = around.get(), monotonic(), self.entries.get
+        outer, now, get = around.get(), monotonic(), self.store.get
         found, old, shown = {}, [], ZERO
         for key in keys:
-            entry: Entry | None = get(key)
+            entry = get(key)
             if (
                 entry is None
                 or entry.until <= now
@@ -276,6 +285,7 @@ class Loads:
                 outer.take_part(entry)
             for sink in self._events.cache_read.sinks:
                 sink(entry.prefix, "hit")
+            entry.reads += 1
             found[key] = entry.value
             shown = max(shown, entry.floor)
             if entry.expires <= now:
@@ -290,7 +300,7 @@ class Loads:
 
     def _holds_newer(self, key: str, position: Position) -> bool:
         """Two loads overlapped, since the one that began first could not serve the other's session."""
-        held: Entry | None = self.entries.get(key)
+        held = self.store.get(key)
         return held is not None and held.position > position and held.alive()
 
     def _begin(self, this: Load, tags: Sequence[str]) -> None:
@@ -318,12 +328,6 @@ class Loads:
             return
         self._store(wanted, value, Reading(self.tags.note(wanted.tags), position), 0.0)
         del held
-
-    def _insert(self, key: str, entry: Entry) -> None:
-        try:
-            self.entries.insert(key, entry)
-        except OverflowError:  # larger than everything that may be kept
-            return
 
     def _work(self, work: Coroutine[Any, Any, Any]) -> None:
         """Nobody waits for it."""

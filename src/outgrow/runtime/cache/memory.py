@@ -130,7 +130,7 @@ class Reading:
 class Entry(Reading):
     """One value. From `expires` on it is loaded anew, and served until `until` meanwhile (monotonic())."""
 
-    __slots__ = ("born", "expires", "floor", "prefix", "until", "value")
+    __slots__ = ("born", "expires", "floor", "prefix", "reads", "until", "value")
 
     def __init__(self, value: Any, reading: Reading, expires: float, until: float, prefix: str) -> None:
         self.note = reading.note
@@ -143,6 +143,7 @@ class Entry(Reading):
         self.expires = expires
         self.until = until
         self.prefix = prefix
+        self.reads = 0  # since they were counted last: hot.py
 
     def alive(self) -> bool:
         """In time and intact."""

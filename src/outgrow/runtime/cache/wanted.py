@@ -57,13 +57,15 @@ def life_of(ttl: str | float, stale: str | float, missing: str | float | None = 
     return Life(seconds(ttl), seconds(stale), None if missing is None else seconds(missing))
 
 
-def early(took_s: float, ttl_s: float) -> float:
+def early(took_s: float, ttl_s: float, readers: float = 1.0) -> float:
     """So much before its time a value is loaded anew, while it is served: by chance, and the more the longer
-    its load takes, so that of many who use it one begins and nobody waits.
+    its load takes, so that of many who use it one begins and nobody waits. Each of those who read it within
+    the time of a load would draw; of so many `readers` the earliest draw is made at once.
 
     Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015.
     """
-    return min(-took_s * math.log(1.0 - random.random()), ttl_s / 2)
+    drawn = -math.expm1(math.log(1.0 - random.random()) / readers)
+    return min(-took_s * math.log(drawn), ttl_s / 2) if drawn > 0 else ttl_s / 2
 
 
 def names(key: str, tags: Iterable[str], every: tuple[str, ...] = ()) -> tuple[str, ...]:
