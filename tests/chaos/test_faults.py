@@ -15,9 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
+from outgrow import endpoints
 from outgrow.chaos.faults.cut import Cut
 from outgrow.chaos.faults.fault import Fault, injected
+from outgrow.chaos.faults.fill import Fill
 from outgrow.chaos.faults.kill import Kill
 from outgrow.chaos.faults.left import Left
 from outgrow.chaos.faults.pause import Pause
@@ -26,6 +29,7 @@ from outgrow.cluster.state import State
 from outgrow.errors import Misuse
 from outgrow.supervisor import orphans
 from outgrow.supervisor.orphans import Note
+from tests.support.cache import CacheServer
 from tests.support.fleets import wait_until
 
 COUNTING = "import sys\nn = 0\nwhile True:\n    n += 1\n    if n % 2000 == 0: print(n, flush=True)\n"
@@ -140,6 +144,24 @@ async def test_slow(child: Child, left: Left) -> None:
     wait_until(lambda: child.state != "T", "it to go on")
 
 
+async def test_fill(left: Left, tmp_path: Path) -> None:
+    server = CacheServer("4mb")
+    secrets = tmp_path / "secrets.json"
+    endpoints.write(secrets, endpoints.Secrets(application="00" * 32, passwords={"cache": server.password}))
+    try:
+        server.start()
+        wait_until(server.answers, "it to answer")
+        with server.client as client:
+            client.set("goes", "1", ex=3600)
+            async with injected(Fill("cache", server.url, "test", secrets), left, time.monotonic):
+                with pytest.raises(OutOfMemoryError):
+                    client.set("value", "x" * 1000, ex=3600)
+                assert not client.exists("goes"), "what may go had to"
+            wait_until(lambda: client.dbsize() == 0, "its keys to be gone")
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def database() -> Iterator[int]:
     """Something that answers at a port."""
@@ -245,5 +267,6 @@ def test_every_fault_is_one() -> None:
         Pause("x", []),
         Slow("x", [], 0.5),
         Cut("x", [], [("127.0.0.1", 1)]),
+        Fill("x", "redis://a@127.0.0.1:1", "a", Path("secrets.json")),
     ]
-    assert [each.lasts for each in faults] == [False, True, True, True]
+    assert [each.lasts for each in faults] == [False, True, True, True, True]

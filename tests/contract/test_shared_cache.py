@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from outgrow.errors import Unavailable
+from outgrow.runtime import breaker
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark
 from outgrow.runtime.cache import redis, shared
@@ -266,6 +267,64 @@ async def test_a_server_that_hangs_holds_nobody_up(on_their_own: list[Process]) 
         await asyncio.sleep(0.01)
     await first.pay()
     assert await first.read("a") == 1
+
+
+async def test_a_full_server_loses_no_invalidation(server: CacheServer, processes: list[Process]) -> None:
+    """Not even a tag or an entry can be kept there: what is told about them still is."""
+    first, second, *_ = processes
+    server.fill()
+    assert [await process.read("a") for process in processes] == [0] * PROCESSES
+    for expected in (1, 2):
+        assert await first.write("a") == expected, "nothing is owed, and nothing fails"
+        assert first.data.owed == []
+        for process in processes:
+            request.current.set(session())
+            assert await process.read("a") == expected
+            assert await process.read("b") == 0
+    loads = second.loads
+    request.current.set(session())
+    assert await second.read("b") == 0
+    assert second.loads == loads, "memory serves sessions still"
+
+
+async def test_a_slow_server_is_left_alone_until_it_is_quick(
+    on_their_own: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers within the time limit, and costs more than what it saves."""
+    monkeypatch.setattr(breaker, "REST_S", 0.2)
+    first, *_ = on_their_own
+
+    async def slow() -> None:
+        while True:
+            first.server.signal(signal.SIGSTOP)
+            await asyncio.sleep(0.3)
+            first.server.signal(signal.SIGCONT)
+            await asyncio.sleep(0.02)
+
+    async def read() -> float:
+        request.current.set(session())
+        began = asyncio.get_running_loop().time()
+        assert await first.read("a") == 0
+        return asyncio.get_running_loop().time() - began
+
+    slowly = asyncio.create_task(slow())
+    async with asyncio.timeout(5):
+        while first.shared.up:
+            await read()
+    assert "slowly" in first.shared.trouble
+    reads = []
+    for _ in range(150):
+        reads.append(await read())
+        await asyncio.sleep(0.01)
+    assert max(reads) < 0.25 and not first.shared.up, "trials cost nobody anything, and are not passed"
+    slowly.cancel()
+    await asyncio.gather(slowly, return_exceptions=True)
+    first.server.signal(signal.SIGCONT)
+    async with asyncio.timeout(10):
+        while not first.shared.up:
+            await asyncio.sleep(0.01)
+    await first.write("a")
+    assert await first.read("a") == 1 and not first.data.owed
 
 
 @pytest.mark.parametrize("seed", range(6))

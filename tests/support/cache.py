@@ -10,13 +10,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
 from outgrow import endpoints
 from outgrow.engines.redis import cache as redis_cache
 from outgrow.engines.redis import redis
+from outgrow.engines.redis.client import Account, answers
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Position, Writer
 from outgrow.runtime.cache import Cache
@@ -52,11 +56,23 @@ class CacheServer:
         """For what only a test does."""
         return Redis(HOST, self.port, username=TESTS, password=self.password, decode_responses=True)
 
+    def answers(self) -> bool:
+        """Whether it does."""
+        return answers(Account(HOST, self.port, self._application, self.password))
+
     def end_doubts(self) -> None:
         """As if the longest COMMIT had taken its time."""
         with self.client as client:
             for tag in client.hkeys("outgrow:test:cache:doubt"):
                 client.hset("outgrow:test:cache:doubt", tag, "1 0")
+
+    def fill(self) -> None:
+        """With what Redis may not throw away, until there is room for nothing else."""
+        with self.client as client:
+            for size in (1 << 16, 1 << 8):
+                with suppress(OutOfMemoryError):
+                    for number in count():
+                        client.set(f"outgrow:test:cache:fill:{size}:{number}", "x" * size)
 
     def start(self) -> None:
         """Start it; whoever connects waits by itself."""

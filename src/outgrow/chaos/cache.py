@@ -1,13 +1,19 @@
-"""What the drills of the shared cache have in common: it may vanish, and nothing but time may be lost."""
+"""What the drills of the shared cache have in common: whatever it suffers, nothing but time may be lost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from outgrow import endpoints
 from outgrow.chaos import verdict
 from outgrow.chaos.drills.drill import nothing_is_lost
+from outgrow.chaos.faults.fill import Fill
 from outgrow.chaos.history import History
+from outgrow.chaos.scene import Scene
 from outgrow.chaos.verdict import Finding
+from outgrow.cluster.state import State
+from outgrow.engines.redis.cache import NAME
 from outgrow.topology import Topology
 
 BACK_WITHIN_S = 10.0
@@ -16,16 +22,35 @@ BACK_WITHIN_S = 10.0
 WATCHED_S = 6.0
 """What was loaded before the fault would be shown again within it."""
 
+NORMAL_WITHIN_S = 4.0
+"""A second to judge it, what waits meanwhile, and the loads of all that is not in the memory of a process."""
 
-def shared_cache(topology: Topology) -> str | None:
-    """What is lacking where the fleet does not run a shared cache itself."""
-    if topology.cache.engine != "redis" or topology.cache.url is not None:
-        return "a shared cache that the fleet itself runs: `outgrow grow cache`"
-    return None
+FACTOR = 5.0
+"""Without it the database answers what it would have answered: slower, and in time."""
 
 
-def nobody_notices(history: History) -> Iterator[Finding]:
+class CacheDrill:
     """A cache holds copies alone: without it requests take longer, and that is all."""
-    yield verdict.reads(history)
-    yield verdict.no_write_fails(history)
-    yield from nothing_is_lost(history)
+
+    needs = "stage 6, with the fleet's own Redis for the cache"
+
+    def refuses(self, topology: Topology) -> str | None:
+        """What is lacking where the fleet does not run a shared cache itself."""
+        if topology.cache.engine != "redis" or topology.cache.url is not None:
+            return "a shared cache that the fleet itself runs: `outgrow grow cache`"
+        return None
+
+    def verdict(self, history: History, topology: Topology) -> Iterator[Finding]:
+        """Nothing fails, nobody sees the past, and nobody waits long."""
+        yield verdict.reads(history)
+        yield verdict.no_write_fails(history)
+        yield from nothing_is_lost(history)
+        last = history.moments("fault", NAME)[-1]
+        yield verdict.recovers(history, last, within_s=NORMAL_WITHIN_S, factor=FACTOR)
+
+
+def filled(scene: Scene) -> Fill:
+    """The fault that there is no room in it. Raises what reading the fleet's folder raises."""
+    place = State(scene.directory).placement()
+    url = str(endpoints.read(place.endpoints).cache.url)
+    return Fill(NAME, url, scene.topology.application.name, Path(place.secrets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 from outgrow.cli import application, child, migrate, options, units
 from outgrow.cli.console import Console, good
 from outgrow.cli.formatting import Command
-from outgrow.errors import Misuse
+from outgrow.errors import Misuse, OutgrowError
 
 if TYPE_CHECKING:
     from outgrow.topology.model import Topology
@@ -39,7 +40,8 @@ def command(ctx: click.Context, directory: Path | None, as_json: bool) -> None:
     """Fill the application in APP_DIR with data: application.seed in outgrow.toml names the function.
 
     It is called as `await function(og, [ARGUMENT, ...])`. It works on the running fleet, or without
-    one on the SQLite file or on the server that [database] names, which is migrated first.
+    one on the SQLite file or on the server that [database] names, which is migrated first. The caches of a
+    running fleet forget what they have of before.
     """
     from outgrow.cli import fleet
 
@@ -59,11 +61,24 @@ def command(ctx: click.Context, directory: Path | None, as_json: bool) -> None:
             # Standard output carries the JSON alone: what the function prints goes beside it.
             heard=(lambda line: click.echo(line, err=True)) if as_json else None,
         )
+    _forget_what_was_before(where, console)
     seconds = time.monotonic() - began
     console.result(
         {"seed": function, "arguments": ctx.meta[__name__], "seconds": round(seconds, 3)},
         f"{good('seeded')} in {units.span(seconds)}",
     )
+
+
+def _forget_what_was_before(directory: Path, console: Console) -> None:
+    """The running application's caches have not heard of what was put in beside them."""
+    from outgrow import cluster
+    from outgrow.growth.flush import flush
+
+    if cluster.running(directory):
+        try:
+            asyncio.run(flush(directory, ()))
+        except OutgrowError as error:
+            console.note(f"the caches may have what was before: {error.message}")
 
 
 def _function(topology: Topology) -> str:

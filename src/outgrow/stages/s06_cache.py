@@ -55,7 +55,7 @@ STAGE = Stage(
         Promise(
             "It may hang, die, or begin anew, empty: no request fails, and every user sees their own writes.",
             "tests/drills/test_cache_drills.py",
-            ("cache-restart", "cache-gone"),
+            ("cache-restart", "cache-gone", "cache-slow", "cache-full"),
         ),
     ),
     cost="A value is now in two places; there is memory to size, and a tier that may vanish at any time.",

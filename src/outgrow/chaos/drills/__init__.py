@@ -31,6 +31,8 @@ TABLE = {
     "restore": "outgrow.chaos.drills.restore:Restore",
     "cache-restart": "outgrow.chaos.drills.cache_restart:CacheRestart",
     "cache-gone": "outgrow.chaos.drills.cache_gone:CacheGone",
+    "cache-slow": "outgrow.chaos.drills.cache_slow:CacheSlow",
+    "cache-full": "outgrow.chaos.drills.cache_full:CacheFull",
     "kill-supervisor": "outgrow.chaos.drills.kill_supervisor:KillSupervisor",
 }
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from outgrow.chaos.cache import BACK_WITHIN_S, WATCHED_S, nobody_notices, shared_cache
+from outgrow.chaos.cache import BACK_WITHIN_S, WATCHED_S, CacheDrill
 from outgrow.chaos.faults.kill import Kill
 from outgrow.chaos.faults.pause import Pause
-from outgrow.chaos.history import History
 from outgrow.chaos.scene import Scene
-from outgrow.chaos.verdict import Finding
 from outgrow.engines.redis.cache import NAME
-from outgrow.topology import Topology
 
-GONE_FOR_S = 8.0
+GONE_FOR_S = 6.0
 
 
-class CacheGone:
+class CacheGone(CacheDrill):
     """One that hangs is worse than one that is dead: it refuses nothing, and everybody waits."""
 
     name = "cache-gone"
     shows = "the shared cache hangs, and then is lost"
-    needs = "stage 6, with the fleet's own Redis for the cache"
     does = f"SIGSTOP of Redis for {GONE_FOR_S:g} s, then SIGKILL: it comes back empty"
-
-    def refuses(self, topology: Topology) -> str | None:
-        return shared_cache(topology)
 
     async def run(self, scene: Scene) -> None:
         """What is written meanwhile it does not hear of."""
@@ -35,7 +26,3 @@ class CacheGone:
             async with scene.fault(Kill(NAME, processes), NAME):
                 await scene.until_ready(NAME, processes[0].pid, BACK_WITHIN_S)
         await scene.rest(WATCHED_S)
-
-    def verdict(self, history: History, topology: Topology) -> Iterator[Finding]:
-        """Nothing fails, and nobody sees the past."""
-        yield from nobody_notices(history)

@@ -1,7 +1,8 @@
-"""A slow machine: its processes run for a share of each twentieth of a second, and stand still in the rest.
+"""A slow machine: its processes run for a share of each period, and stand still in the rest.
 
 It needs no privileges and slows down every request, however idle the machine is; a quota of the kernel
-slows down only what would use more than that. `python -m outgrow.chaos.faults.slow SHARE PID...` does it.
+slows down only what would use more than that. `python -m outgrow.chaos.faults.slow SHARE PERIOD PID...`
+does it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ PERIOD_S = 0.05
 
 
 class Slow:
-    """These processes get `share` of their time, from 0 to 1, until it is undone."""
+    """These processes get `share` of each period, from 0 to 1, until it is undone."""
 
     lasts = True
 
-    def __init__(self, name: str, processes: Sequence[Note], share: float) -> None:
-        self.says = f"{name} gets {share:.0%} of its time"
+    def __init__(
+        self, name: str, processes: Sequence[Note], share: float, period_s: float = PERIOD_S
+    ) -> None:
+        self.says = f"{name} gets {share:.0%} of each {period_s:g} s"
         self.stops = processes
         pids = [str(each.pid) for each in processes]
-        self._helper = helper.Helper("outgrow.chaos.faults.slow", [str(share), *pids])
+        self._helper = helper.Helper("outgrow.chaos.faults.slow", [str(share), str(period_s), *pids])
 
     async def prepare(self) -> None:
         """Raises OutgrowError when the helper does not start."""
@@ -48,16 +51,16 @@ class Slow:
 
 def main(arguments: list[str]) -> int:
     """Stop and go until standard input ends."""
-    share, pids = float(arguments[0]), [int(each) for each in arguments[1:]]
+    share, period_s, pids = float(arguments[0]), float(arguments[1]), [int(each) for each in arguments[2:]]
     descriptors = [os.pidfd_open(pid) for pid in pids]
     helper.wait()
     helper.begun()
     try:
         while helper.goes_on():
             _send(descriptors, signal.SIGSTOP)
-            time.sleep(PERIOD_S * (1 - share))
+            time.sleep(period_s * (1 - share))
             _send(descriptors, signal.SIGCONT)
-            time.sleep(PERIOD_S * share)
+            time.sleep(period_s * share)
     finally:
         _send(descriptors, signal.SIGCONT)
     return 0

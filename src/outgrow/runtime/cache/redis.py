@@ -22,14 +22,19 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from outgrow.runtime.breaker import Breaker
+from outgrow.runtime.cache.pace import LOOK_S, LOOKS, Pace
+
 CONNECT_WITHIN_S = 1.0
 RETRY_S = 0.05
 RETRY_MAX_S = 1.0
 ANSWER_WITHIN_S = 0.5
 """A server that is later than that is as good as gone: what it keeps is to be had elsewhere."""
 
-LOOK_S = 0.1
+REST_S_MAX = 4.0
+"""A server that was too slow is left alone for up to so long between two trials."""
 
+TRIAL_EVERY_S = 0.05
 
 Word = str | int | float | bytes | memoryview
 _NOTHING = object()
@@ -43,7 +48,10 @@ class Gone(Exception):
 
 
 class Pipe(asyncio.Protocol):
-    """RESP3. `pushed` gets what nobody asked for, `lost` is called once, when the connection is."""
+    """RESP3. `pushed` gets what nobody asked for, `lost` is called once, when the connection is.
+
+    A server that does not answer in time, or slowly all the time (pace.py), has lost it: then it is `late`.
+    """
 
     def __init__(self, pushed: Callable[[list[Any]], None], lost: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -54,7 +62,8 @@ class Pipe(asyncio.Protocol):
         self._out: list[bytes] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any], Callable[[Any], Any] | None]] = deque()
         self._watch: asyncio.TimerHandle | None = None
-        self.closed = False
+        self._pace = Pace()
+        self.closed = self.late = False
 
     def ask(self, *words: Word, then: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
         """What `then` makes of the answer, in its place among the pushed messages; else the answer itself.
@@ -136,22 +145,25 @@ class Pipe(asyncio.Protocol):
 
     def _look(self) -> None:
         """The oldest question is asked after now and then, instead of a clock for each."""
+        assert self._watch is not None
+        now = self._loop.time()
+        waits_s = now - self._waiting[0][0] if self._waiting else 0.0
+        slow = self._pace.look(waits_s, now - self._watch.when())
         self._watch = None
-        if not self._waiting:
-            return
-        if self._loop.time() - self._waiting[0][0] > ANSWER_WITHIN_S:
+        if slow or waits_s > ANSWER_WITHIN_S:
+            self.late = True
             if self._transport is not None:
                 self._transport.abort()
             self.connection_lost(None)
-            return
-        self._watch = self._loop.call_later(LOOK_S, self._look)
+        elif self._waiting:
+            self._watch = self._loop.call_later(LOOK_S, self._look)
 
 
 class Link:
     """A connection that is made again whenever it is lost. `url` holds no password.
 
     `begin` is called with each new one before anybody else gets it, `lost` when there is none; `pushed` as in
-    Pipe.
+    Pipe. After it was late the server has to show on a new one that it is quick, before it is used again.
     """
 
     def __init__(
@@ -170,6 +182,7 @@ class Link:
         self._user, self._password = unquote(parts.username or "default"), password
         self._begin, self._pushed, self._lost = begin, pushed, lost
         self._pipe: Pipe | None = None
+        self._breaker = Breaker(1, REST_S_MAX)
         self._broken = asyncio.Event()
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -205,40 +218,61 @@ class Link:
     async def _keep(self) -> None:
         wait_s = RETRY_S
         while True:
-            pipe: Pipe | None = None
             self._broken.clear()
-            try:
-                pipe = await self._connected()
-                self._pipe, self.trouble, wait_s = pipe, "", RETRY_S
-                self._settled.set()
-                await self._broken.wait()
-                self.trouble = "the connection was lost"
-            except (OSError, TimeoutError, Gone, hiredis.HiredisError) as error:
-                self.trouble = f"{type(error).__name__}: {error}"
-            finally:
-                self._pipe = None
-                if pipe is not None:
-                    pipe.close()
+            if await self._serve():
+                wait_s = RETRY_S
+            self._pipe = None
             self._settled.set()
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            await asyncio.sleep(max(wait_s * random.uniform(0.5, 1.0), self._breaker.rest_s))
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
-    async def _connected(self) -> Pipe:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(CONNECT_WITHIN_S):
-            _, pipe = await loop.create_connection(
-                lambda: Pipe(self._pushed, self._break), self._host, self._port, ssl=self._tls
-            )
-            try:
-                account = ("AUTH", self._user, self._password) if self._password is not None else ()
-                await pipe.ask("HELLO", 3, *account)
-                if self._database != "0":
-                    await pipe.ask("SELECT", self._database)
+    async def _serve(self) -> bool:
+        """A connection, as long as it lasts. Whether there was one."""
+        loop, pipe = asyncio.get_running_loop(), None
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                _, pipe = await loop.create_connection(
+                    lambda: Pipe(self._pushed, self._break), self._host, self._port, ssl=self._tls
+                )
+                await self._greet(pipe)
+            if self._breaker.open:
+                await self._try(pipe)
+            async with asyncio.timeout(CONNECT_WITHIN_S):
                 await self._begin(pipe)
-            except BaseException:
+            self._breaker.worked()
+            self._pipe, self.trouble = pipe, ""
+            self._settled.set()
+            await self._broken.wait()
+        except (OSError, TimeoutError, Gone, hiredis.HiredisError) as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+            if isinstance(error, TimeoutError):
+                self._breaker.failed()
+            return False
+        else:
+            self.trouble = "the connection was lost"
+            return True
+        finally:
+            self._pipe = None
+            if pipe is not None:
+                if pipe.late:
+                    self._breaker.failed()
+                    self.trouble = "it answers too slowly"
                 pipe.close()
-                raise
-        return pipe
+
+    async def _greet(self, pipe: Pipe) -> None:
+        account = ("AUTH", self._user, self._password) if self._password is not None else ()
+        await pipe.ask("HELLO", 3, *account)
+        if self._database != "0":
+            await pipe.ask("SELECT", self._database)
+
+    async def _try(self, pipe: Pipe) -> None:
+        """Ask it for as long as it takes to judge it. Raises Gone when it is slow still."""
+        loop, asked = asyncio.get_running_loop(), []
+        ends = loop.time() + (LOOKS + 2) * LOOK_S
+        while loop.time() < ends and not pipe.closed:
+            asked.append(pipe.ask("PING"))
+            await asyncio.sleep(TRIAL_EVERY_S)
+        await asyncio.gather(*asked)
 
     def _break(self) -> None:
         self._pipe = None

@@ -296,9 +296,10 @@ class Shared:
 
     def lost(self) -> None:
         """Until it is there again each process knows only what it does itself."""
+        if self._tags.shares:
+            self._events.cache_shared("down")
         self._tags.shares = False
         self._looks.lost()
-        self._events.cache_shared("down")
 
 
 def _newer(found: Entry, held: Entry | None) -> bool:

@@ -9,7 +9,7 @@
     state      a position before which nothing can be read any more that a later floor could miss (`base`)
 
 Entries and tags live for a time, so Redis may throw them away when its memory is full (maxmemory-policy
-volatile-*); the rest has no such time, and stays.
+volatile-*); the rest has no such time, and stays, and so does the tag that everything has.
 
     announce ─► tags gone, in doubt, all processes told ─► COMMIT ─► settle: floors raised, no doubt any more
 
@@ -67,7 +67,8 @@ for i = 7, #KEYS do
             if known and known > floor then floor = known end
         end
         kept = floor .. string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'version', 1))
-        redis.call('SET', KEYS[i], kept, 'EX', {TAG_TTL_S})
+        if name == '*' then redis.call('SET', KEYS[i], kept)
+        else redis.call('SET', KEYS[i], kept, 'EX', {TAG_TTL_S}) end
     end
     noted[i - 6] = kept
 end
@@ -92,7 +93,7 @@ for i = 4, #KEYS do
         break
     end
 end
-if good == 1 and ARGV[3] ~= '' then redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) end
+if good == 1 and ARGV[3] ~= '' then redis.pcall('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) end
 if redis.call('GET', KEYS[2]) == ARGV[2] then redis.call('DEL', KEYS[2]) end
 if redis.call('DEL', KEYS[3]) == 1 then redis.call('PUBLISH', ARGV[1], cmsgpack.pack({'kept', ARGV[5]})) end
 return good
@@ -151,7 +152,16 @@ end
 if #told > 1 then redis.call('PUBLISH', ARGV[1], cmsgpack.pack(told)) end
 return #told - 1
 """
-SCRIPTS = {"note": NOTE, "begin": BEGIN, "keep": KEEP, "announce": ANNOUNCE, "settle": SETTLE}
+ALWAYS = "#!lua flags=allow-oom\n"
+"""Also when there is no memory left: what is said about tags is little, and must not be lost. Values may."""
+
+SCRIPTS = {
+    "note": ALWAYS + NOTE,
+    "begin": ALWAYS + BEGIN,
+    "keep": KEEP,
+    "announce": ALWAYS + ANNOUNCE,
+    "settle": ALWAYS + SETTLE,
+}
 
 
 class Found(msgspec.Struct, array_like=True, gc=False):

@@ -22,8 +22,8 @@ from typing import NamedTuple, TypeVar
 
 from outgrow import endpoints
 from outgrow.errors import OutgrowError, SessionConflict, SessionsUnavailable, SessionTooLarge
+from outgrow.runtime.breaker import Breaker
 from outgrow.runtime.events import Events
-from outgrow.runtime.sessions.breaker import Breaker
 from outgrow.runtime.sessions.calls import Calls
 from outgrow.runtime.sessions.moving import Moving
 from outgrow.runtime.sessions.session import Content, Session, apply, content_of, data_of, require_size
@@ -31,6 +31,9 @@ from outgrow.runtime.sessions.store import Record, Store
 from outgrow.runtime.sessions.ticket import Tickets
 
 T = TypeVar("T")
+
+FAILURES = 3
+"""So often in a row a store may fail before it is left alone for a moment."""
 
 ATTEMPTS = 32
 """In each round of those who change one session at once, one gets through: so many may do it."""
@@ -90,7 +93,7 @@ class Sessions:
         self.store = store
         self._tickets = Tickets(keys)
         self._events = events
-        self._breaker = Breaker()
+        self._breaker = Breaker(FAILURES)
         self._calls = Calls()
         self._now = now
         self._idle_ms = int(settings.idle_timeout_s * 1000)
@@ -291,7 +294,8 @@ class Sessions:
         visit.attempts += 1
 
     async def _ask(self, method: Callable[..., Awaitable[T]], *arguments: object) -> T:
-        self._breaker.require_closed()
+        if self._breaker.rest_s:
+            raise SessionsUnavailable("it has just failed several times, and is asked again in a moment")
         try:
             with self._calls:
                 answer = await method(*arguments)

@@ -1,0 +1,113 @@
+"""A cache with no room left: its Redis is full of what it may not throw away, and every value is refused.
+
+It is filled as the application could fill it, by its own user: with keys that have no time to live.
+`python -m outgrow.chaos.faults.fill URL APPLICATION SECRETS` does it, and takes them away at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from outgrow import endpoints
+from outgrow.chaos.faults import helper
+from outgrow.engines.redis.client import Account
+from outgrow.supervisor.orphans import Note
+
+SIZES = (1 << 18, 1 << 14, 1 << 9)
+"""Of values, in bytes: the last gap is narrower than an entry."""
+
+AGAIN_S = 0.05
+WITHIN_S = 5.0
+
+
+class Fill:
+    """The cache's Redis at `url`, until it is undone. Raises OutgrowError when it cannot be reached."""
+
+    lasts = True
+    stops: Sequence[Note] = ()
+
+    def __init__(self, name: str, url: str, application: str, secrets: Path) -> None:
+        self.says = f"{name} is full of what it may not throw away"
+        self._helper = helper.Helper("outgrow.chaos.faults.fill", [url, application, str(secrets)])
+
+    async def prepare(self) -> None:
+        """Raises OutgrowError when the helper does not start."""
+        await self._helper.prepare()
+
+    async def inject(self) -> None:
+        """It is full when this returns, and is kept so."""
+        await self._helper.start()
+
+    async def undo(self) -> None:
+        """There is room again."""
+        await self._helper.stop()
+
+
+class Filler:
+    """Its keys are numbered."""
+
+    def __init__(self, account: Account, application: str) -> None:
+        self._prefix = f"outgrow:{application}:cache:fill:"
+        self._socket = socket.create_connection((account.host, account.port), timeout=WITHIN_S)
+        self._answers = self._socket.makefile("rb")
+        self._keys = 0
+        self._require(self._ask("AUTH", account.user, account.password))
+
+    def fill(self) -> None:
+        """Until there is room for nothing."""
+        for size in SIZES:
+            while not (answer := self._set("x" * size)).startswith(b"-OOM"):
+                self._require(answer)
+
+    def clear(self) -> None:
+        """Take them away."""
+        for number in range(self._keys):
+            self._require(self._ask("DEL", f"{self._prefix}{number}"))
+
+    def _set(self, value: str) -> bytes:
+        answer = self._ask("SET", f"{self._prefix}{self._keys}", value)
+        self._keys += answer.startswith(b"+")
+        return answer
+
+    def _ask(self, *words: str) -> bytes:
+        parts = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+        self._socket.sendall(f"*{len(words)}\r\n{parts}".encode())
+        return self._answers.readline()
+
+    def _require(self, answer: bytes) -> None:
+        if answer[:1] not in (b"+", b":"):
+            raise OSError(answer.decode(errors="replace").strip() or "the connection was lost")
+
+
+@contextlib.contextmanager
+def _filler(url: str, application: str, secrets: str) -> Iterator[Filler]:
+    password = endpoints.read_secrets(secrets).passwords["cache"]
+    filler = Filler(Account.of(url, password), application)
+    try:
+        yield filler
+    finally:
+        filler.clear()
+
+
+def main(arguments: list[str]) -> int:
+    """Keep it full until standard input ends."""
+    try:
+        with _filler(*arguments) as filler:
+            helper.wait()
+            filler.fill()
+            helper.begun()
+            while helper.goes_on():
+                filler.fill()
+                time.sleep(AGAIN_S)
+    except OSError as error:
+        return helper.refuse(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
