@@ -194,6 +194,25 @@ def test_it_is_asked_with_the_signal_that_it_likes(tmp_path: Path) -> None:
         assert polite.wait() == 0 and (tmp_path / "asked").exists()
 
 
+def test_what_others_need_ends_after_them(tmp_path: Path) -> None:
+    """The server ends only when it has asked its database once more."""
+    answer = f"trap 'test -e {tmp_path}/server || echo early > {tmp_path}/early; exit' TERM"
+    ask = f"trap 'sleep 0.3; touch {tmp_path}/server; exit' TERM"
+    running = [
+        subprocess.Popen(shell(f"{trap}; touch {tmp_path}/{name}; while :; do sleep 0.01; done"))
+        for name, trap in (("database-ready", answer), ("server-ready", ask))
+    ]
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("*-ready"))) == 2, "the traps")
+        database, server = running
+        assert orphans.end([orphans.note(database.pid, Stop(), 1), orphans.note(server.pid, Stop(), 0)]) == 2
+        assert (tmp_path / "server").exists() and not (tmp_path / "early").exists()
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()
+
+
 def test_what_cannot_be_ended_is_told(
     stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,12 +31,16 @@ _INTERVAL_S = 0.02
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What is remembered of a child: enough to know it again, and how it likes to be stopped."""
+    """What is remembered of a child: enough to know it again, and how it likes to be stopped.
+
+    `turn` is when: after those of every turn before it, which may need it to end well.
+    """
 
     pid: int
     started: int
     signal: str = "TERM"
     grace_s: float = 10.0
+    turn: int = 0
 
 
 class _Seen(NamedTuple):
@@ -58,9 +62,9 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def note(pid: int, stop: Stop) -> Note:
+def note(pid: int, stop: Stop, turn: int = 0) -> Note:
     """The note of a child that runs now."""
-    return Note(pid, start_time(pid) or 0, stop.signal, stop.grace_s)
+    return Note(pid, start_time(pid) or 0, stop.signal, stop.grace_s, turn)
 
 
 def find(fleet: str, notes: Iterable[Note]) -> list[Note]:
@@ -86,15 +90,19 @@ def find(fleet: str, notes: Iterable[Note]) -> list[Note]:
 def end(processes: Iterable[Note]) -> int:
     """Ask them to end, wait as long as they may take, then kill what is left. Returns how many ran.
 
+    In turns: a server whose database is asked at the same time would wait for that until its patience ends.
     Those that another of them has started are that one's to end. Raises FleetError when one cannot be
     ended, since it belongs to another user or hangs in the kernel.
     """
     alive = _alive(processes)
     count = len(alive)
     asked = _first(alive)
-    for each in asked:
-        _send(each, signal.Signals[f"SIG{each.signal}"])
-    _wait(asked, lambda each: each.grace_s)
+    for turn in sorted({each.turn for each in asked}):
+        now = [each for each in asked if each.turn == turn]
+        for each in now:
+            _send(each, signal.Signals[f"SIG{each.signal}"])
+        for each in _wait(now, lambda each: each.grace_s):
+            _send(each, signal.SIGKILL)
     alive = _alive(alive)
     for each in alive:
         _send(each, signal.SIGKILL)

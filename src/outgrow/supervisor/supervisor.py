@@ -205,10 +205,12 @@ class Supervisor:
         )
 
     def _note(self) -> None:
+        groups = to_stop([node.workload for node in self.nodes.values()])
+        turns = {each.name: turn for turn, group in enumerate(groups) for each in group}
         with contextlib.suppress(OSError):
             self._noted(
                 {
-                    name: orphans.note(node.pid, node.workload.stop)
+                    name: orphans.note(node.pid, node.workload.stop, turns[name])
                     for name, node in self.nodes.items()
                     if node.pid is not None
                 }

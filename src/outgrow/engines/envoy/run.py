@@ -84,7 +84,7 @@ async def run(program: str) -> int:
     feeder = Feeder()
     await feeder.open(LATENCY_SOCKET)
     envoy = start(program)
-    turning = asyncio.gather(turn_for_ever(feeder), look_after(certificate))
+    always = [asyncio.create_task(each) for each in (turn_for_ever(feeder), look_after(certificate))]
     try:
         ended = asyncio.ensure_future(asyncio.to_thread(envoy.wait))
         stop = asyncio.ensure_future(asked.wait())
@@ -98,7 +98,8 @@ async def run(program: str) -> int:
         return ended.result()
     finally:
         envoy.kill()
-        turning.cancel()
+        for each in always:
+            each.cancel()
 
 
 async def turn_for_ever(feeder: Feeder) -> None:
