@@ -33,6 +33,9 @@ CONSISTENCY = r"^(?:strong|session|eventual|(?:bounded|pinned)\(\d{1,5}(?:\.\d{1
 DATABASE = "db"
 """What the one node of a database is called."""
 
+CHANGES = "_changes"
+"""Ends the name of the role that reads what has changed in a database, and of its slot."""
+
 T = TypeVar("T")
 
 
@@ -84,6 +87,8 @@ class Cache(msgspec.Struct, frozen=True):
 
     `entries_max` is for each process, and so is `loads_max`, loads at once (None: what the database's pool
     bears). `several`: more than one process runs; with "memory" none hears what the others write.
+    `changes_url` is the database as the role that reads what has changed there; with it the
+    shared cache hears of it.
     """
 
     engine: Literal["memory", "redis", "off"] = "memory"
@@ -93,6 +98,7 @@ class Cache(msgspec.Struct, frozen=True):
     eviction: Literal["lru", "lfu", "random", "fifo"] = "lru"
     several: bool = False
     loads_max: int | None = None
+    changes_url: str | None = None
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -160,7 +166,8 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 
     `application` is hex, at least 32 bytes: every signing key is derived from it.
     `passwords` maps a database node's name ("*" for any, "migrations" for the role that may create
-    tables, "sessions" for the server of the sessions, "cache" for that of the cache) to its password.
+    tables, "sessions" for the server of the sessions, "cache" for that of the cache, "changes" for the role
+    that reads what has changed) to its password.
     """
 
     application: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{2}){32,}$")]
@@ -255,6 +262,7 @@ def passwords_of(topology: Topology) -> dict[str, str]:
         "migrations": topology.database.migrations_url,
         "sessions": topology.sessions.url,
         "cache": topology.cache.url,
+        "changes": topology.cache.changes_url,
         **_own_replicas(topology),
     }
     found = {role: split_password(url)[1] for role, url in urls.items() if url is not None}
@@ -274,14 +282,15 @@ def from_topology(
     nodes: tuple[Node, ...] = (),
     sessions_url: str | None = None,
     cache_url: str | None = None,
+    changes_url: str | None = None,
     secrets_file: str | None = None,
     control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `nodes`, `sessions_url` and `cache_url` are where the fleet runs these tiers; without them the topology's
-    own urls or file count. A password in a URL is left out: it is in `passwords_of`. Raises Misuse when
-    neither says where the database is.
+    `nodes`, `sessions_url`, `cache_url` and `changes_url` are where the fleet runs these tiers; without them
+    the topology's own urls or file count. A password in a URL is left out: it is in `passwords_of`. Raises
+    Misuse when neither says where the database is.
     """
     settings = topology.database
     nodes = nodes or _own_nodes(topology, directory)
@@ -308,6 +317,7 @@ def from_topology(
             eviction=topology.cache.eviction,
             several=topology.processes > 1,
             loads_max=topology.cache.loads,
+            changes_url=changes_url or _without_password(topology.cache.changes_url),
         ),
         queue=Queue(engine=topology.queue.engine, workers=topology.queue.workers),
         sessions=_sessions(topology, sessions_url),
@@ -367,7 +377,8 @@ def _require_no_password(document: Endpoints) -> None:
     ]
     stores = (document.sessions, document.sessions.also)
     urls += [("the sessions", store.url) for store in stores if store is not None and store.url is not None]
-    urls += [("the cache", document.cache.url)] if document.cache.url is not None else []
+    caches = (("the cache", document.cache.url), ("the changes", document.cache.changes_url))
+    urls += [(what, url) for what, url in caches if url is not None]
     for what, url in urls:
         if split_password(url)[1] is not None:
             raise Misuse(

@@ -15,7 +15,7 @@ from outgrow.runtime import breaker
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark
 from outgrow.runtime.cache import redis, shared
-from outgrow.runtime.cache.cache import EVERYTHING
+from outgrow.runtime.cache.tags import EVERYTHING
 from tests.support.cache import CacheServer, Data, Process, session
 
 PROCESSES = 4

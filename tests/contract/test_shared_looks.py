@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from outgrow.runtime.cache import shared
-from outgrow.runtime.cache.cache import EVERYTHING
 from outgrow.runtime.cache.codec import codec_of
+from outgrow.runtime.cache.tags import EVERYTHING
 from outgrow.runtime.cache.wanted import Wanted, life_of, names
 from tests.support.cache import CacheServer, Data, Process
 

@@ -190,6 +190,8 @@ def test_a_mistake_has_its_line_its_path_and_a_way_out(text: str, line: int, pat
     assert told in str(problem)
 
 
+OWN = '[database]\nurl = "postgresql://a@h/d"\n'
+
 CONTRADICTIONS = [
     ('stage = 2\n[backup]\nmirror = "s3://bucket/prefix"', "backup.mirror", "directory, too"),
     (
@@ -264,6 +266,23 @@ CONTRADICTIONS = [
     ('stage = 6\n[cache]\nurl = "redis://[0]"', "cache.url", "an IPv6 address in brackets"),
     ('stage = 6\n[cache]\nurl = "redis://h"\nmemory_mb = 9', "cache.memory_mb", "starts no server"),
     ('stage = 6\n[cache]\nurl = "redis://h"\neviction = "lfu"', "cache.eviction", "starts no server"),
+    ('stage = 5\n[cache]\nfollow_changes = ["a"]', "cache.follow_changes", "`outgrow grow cache` first"),
+    (
+        '[cache]\nengine = "redis"\nurl = "redis://h"\nfollow_changes = ["a"]',
+        "cache.follow_changes",
+        f'write stage = "{STAGES[1]}"',
+    ),
+    (
+        f'stage = 6\n{OWN}[cache]\nfollow_changes = ["a"]',
+        "cache.follow_changes",
+        "`outgrow doctor` has the SQL",
+    ),
+    (
+        'stage = 6\n[cache]\nfollow_changes = ["a"]\nchanges_url = "postgresql://r@h/d"',
+        "cache.changes_url",
+        "has a role for that",
+    ),
+    (f'stage = 6\n{OWN}[cache]\nchanges_url = "postgresql://r@h/d"', "cache.changes_url", "name the tables"),
     ('[sessions]\nurl = "redis://h"', "sessions.url", 'engine = "redis"'),
     ('[sessions]\nengine = "redis"\nurl = "redis://h?password=x"', "sessions.url", "before the host"),
     ('[sessions]\nengine = "redis"\nurl = "redis://[0]"', "sessions.url", "an IPv6 address in brackets"),

@@ -106,6 +106,7 @@ def plan(
         nodes=nodes,
         sessions_url=sessions_url,
         cache_url=cache.url if cache is not None else None,
+        changes_url=database.changes_url if database is not None else None,
         secrets_file=str(placement.secrets),
         control=str(placement.control),
     )

@@ -37,6 +37,9 @@ FOLDER = ".outgrow"
 REPLICAS_ROLES = ("replication", "patroni")
 """Whose passwords a database with replicas needs beside the usual ones."""
 
+APPLICATIONS_ROLES = ("*", "sessions", "cache", "changes")
+"""Whose passwords the application gets."""
+
 SOCKET_PATH_MAX = 100
 """sun_path of a Unix socket holds 108 bytes (unix(7))."""
 
@@ -245,13 +248,15 @@ class State:
             roles.append("sessions")  # known: sessions may still be on their way out of Redis
         if topology.cache.url is None and (topology.cache.engine == "redis" or "cache" in known):
             roles += ["cache", OPERATOR_ROLE]
+        if topology.cache.follow_changes and topology.database.url is None:
+            roles.append("changes")
         passwords = {role: known.get(role) or secrets.token_hex(24) for role in roles}
         passwords |= endpoints.passwords_of(topology)
         key = application.application if application is not None else secrets.token_hex(32)
         if topology.application.secret is not None:
             key = endpoints.secrets_of(topology.application.secret).application
         _write_changed(place.operator_secrets, operator, Secrets(application=key, passwords=passwords))
-        passwords = {role: passwords[role] for role in ("*", "sessions", "cache") if role in passwords}
+        passwords = {role: passwords[role] for role in APPLICATIONS_ROLES if role in passwords}
         _write_changed(place.secrets, application, Secrets(application=key, passwords=passwords))
 
     def free_host(self, *wanted: tuple[int, int]) -> str:

@@ -44,6 +44,7 @@ class Application:
 
     def __init__(self, topology: Topology, placement: Placement) -> None:
         self._settings = topology.application
+        self._publishes, self._follows = topology.database.engine == "postgres", topology.cache.follow_changes
         self._balancer = topology.balancer
         self._cpu = topology.application.cpu or topology.fleet.host_cpu
         self._place = placement
@@ -117,6 +118,8 @@ class Application:
         variables = {"OUTGROW_SECRETS": str(self._place.operator_secrets)}
         if self._settings.migrations is not None:
             variables["OUTGROW_MIGRATIONS"] = str(self._place.code / self._settings.migrations)
+        if self._publishes:
+            variables["OUTGROW_FOLLOW"] = ",".join(self._follows)
         if self.owner_url is not None:
             variables["OUTGROW_MIGRATIONS_URL"] = self.owner_url
         return variables

@@ -29,8 +29,8 @@ from outgrow.runtime.asgi import App, Middleware
 from outgrow.runtime.bookmark import Signer, Writer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.cache.behind import Flushers
-from outgrow.runtime.cache.cache import EVERYTHING
 from outgrow.runtime.cache.limit import places_of
+from outgrow.runtime.cache.tags import EVERYTHING
 from outgrow.runtime.control import Control
 from outgrow.runtime.database import schema
 from outgrow.runtime.database.buffer import Buffer
@@ -38,6 +38,7 @@ from outgrow.runtime.database.database import Database
 from outgrow.runtime.database.outbox import Outbox
 from outgrow.runtime.drain import PROCESS
 from outgrow.runtime.events import Events
+from outgrow.runtime.following import Following
 from outgrow.runtime.health import Health, disk_space
 from outgrow.runtime.ids import Ids
 from outgrow.runtime.queue import Queue
@@ -100,6 +101,7 @@ class Outgrow:
         self.queue = Queue(Outbox(self.db), document.queue, self.events, adopt=self._adopt)
         self.buffer, self.flushers = Buffer(self.db), Flushers()
         self._shared: Shared | None = None
+        self._following: Following | None = None
         declare = self.queue.task(name="outgrow.cache", attempts=TELL_ATTEMPTS)
         self._invalidate = declare(self._tell_shared)
         self._reloading = asyncio.Lock()
@@ -172,6 +174,7 @@ class Outgrow:
                     await self._control.close()
                 if self.sessions is not None:
                     await self.sessions.close()
+                await self._follow(None)
                 await self.cache.use(None)
                 await self.db.close()
                 raise
@@ -181,6 +184,7 @@ class Outgrow:
         self._writer.renew()
         await self.db.open()
         await self._share_cache(self.endpoints.cache)
+        await self._follow(self.endpoints)
         if self.sessions is not None:
             await self.sessions.open()
         self._add_checks()
@@ -204,6 +208,7 @@ class Outgrow:
             if self.sessions is not None:
                 await self.sessions.close()
         finally:
+            await self._follow(None)
             await self.cache.use(None)
             await self.db.close()
             self.health.stopping = False
@@ -228,6 +233,8 @@ class Outgrow:
         cache = self.endpoints.cache
         if (document.cache.engine, document.cache.url) != (cache.engine, cache.url):
             await self._share_cache(document.cache)
+        if (document.cache, document.database) != (self.endpoints.cache, before):
+            await self._follow(document)
         self.cache.serve_sessions(_caches_for_sessions(document))
         self.endpoints = document
 
@@ -259,6 +266,27 @@ class Outgrow:
                 events=self.events,
             )
         await self.cache.use(self._shared)
+
+    async def _follow(self, document: Endpoints | None) -> None:
+        """Have the shared cache hear of what changes in the database, where that is asked for."""
+        following, self._following = self._following, None
+        if following is not None:
+            await following.close()
+        url = document.cache.changes_url if document is not None else None
+        self.db.mark(url is not None and self._shared is not None)
+        if document is None or url is None or self._shared is None:
+            return
+        self._following = Following(
+            url,
+            self._secrets.passwords.get("changes"),
+            document.application,
+            timeline=document.database.shards[0].timeline,
+            database=self.db,
+            shared=self._shared,
+            declared=self.cache.declared,
+            events=self.events,
+        )
+        self._following.begin()
 
     async def _tell_shared(self, *tags: str) -> None:
         """A transaction has changed these while the shared cache could not be told. Raises until it can."""
@@ -395,6 +423,24 @@ class Outgrow:
                 "Entries of this process that had to go to make room.",
                 lambda: self.cache.store.evicted,
             )
+            self._add_gauges_of_changes(attached.metrics)
+
+    def _add_gauges_of_changes(self, metrics: Metrics) -> None:
+        def of(figure: Callable[[Following], float]) -> Callable[[], dict[tuple[str, ...], float]]:
+            return lambda: {(): figure(self._following)} if self._following is not None else {}
+
+        metrics.gauge(
+            "outgrow_cache_changes_reading",
+            "1 in the process that reads what has changed in the database.",
+            (),
+            of(lambda following: following.reads),
+        )
+        metrics.gauge(
+            "outgrow_cache_changes_lag_bytes",
+            "What of the database's log has not been read yet, as this process saw it last.",
+            (),
+            of(lambda following: following.behind),
+        )
 
     def _add_node_gauges(self, metrics: Metrics) -> None:
         nodes = self.db.nodes

@@ -127,6 +127,12 @@ class Events:
         self.buffer_refused = Event("buffer_refused", "strategy")
         """A put found no room in time."""
 
+        self.cache_followed = Event("cache_followed", "tags", "seconds")
+        """So many tags were invalidated because rows had changed, so long after the first of the commits."""
+
+        self.cache_change_failed = Event("cache_change_failed", "table")
+        """The application's function for the rows of a table has raised."""
+
         self.message_staged = Event("message_staged", "topic")
         self.message_finished = Event("message_finished", "task", "outcome", "seconds", "attempt")
         """`outcome` is "done", "retry" or "dead"."""

@@ -56,6 +56,9 @@ Duration = Annotated[float, DURATION]
 Lifetime = Annotated[float, LIFETIME]
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+TableName = Annotated[
+    str, Meta(pattern=_whole(r"(?:[a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}"), examples=["articles"])
+]
 Secret = Annotated[str, Meta(min_length=32)]
 Turns = Annotated[int, Meta(ge=1, le=100)]
 Requests = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -248,6 +251,14 @@ class Cache(Section, frozen=True):
         ]
         | None
     ) = None
+    follow_changes: Annotated[
+        tuple[TableName, ...],
+        Meta(description="tables whose changes it hears of, whoever changes them; needs a shared cache"),
+    ] = ()
+    changes_url: Annotated[
+        PostgresUrl | None,
+        Meta(description="the database at database.url, as a role with REPLICATION that reads changes"),
+    ] = None
 
 
 class Queue(Section, frozen=True):

@@ -389,6 +389,41 @@ RULES = (
     ),
     *_fleets_own("memory_mb", "eviction"),
     Rule(
+        ("cache.follow_changes", "cache.engine", "stage"),
+        lambda topology, given: bool(topology.cache.follow_changes) and cache_of(topology) != "redis",
+        "needs a cache that all processes share",
+        'write engine = "redis" beside it, or `outgrow grow cache` first: a cache in memory hears of no '
+        "other process's changes either",
+    ),
+    Rule(
+        ("cache.follow_changes", "database.url", "stage"),
+        lambda topology, given: bool(topology.cache.follow_changes) and not is_postgres(topology),
+        "needs PostgreSQL: SQLite tells nobody what has changed",
+        f'write stage = "{STAGES[1]}" or further, or remove the line',
+    ),
+    Rule(
+        ("cache.follow_changes", "database.url", "cache.changes_url"),
+        lambda topology, given: (
+            bool(topology.cache.follow_changes)
+            and bool(topology.database.url)
+            and not topology.cache.changes_url
+        ),
+        "needs changes_url beside it",
+        "with database.url name a role there that may read the log: `outgrow doctor` has the SQL",
+    ),
+    Rule(
+        ("cache.changes_url", "database.url"),
+        lambda topology, given: bool(topology.cache.changes_url) and not topology.database.url,
+        "needs database.url",
+        "the fleet's own database has a role for that",
+    ),
+    Rule(
+        ("cache.changes_url", "cache.follow_changes"),
+        lambda topology, given: bool(topology.cache.changes_url) and not topology.cache.follow_changes,
+        "needs follow_changes",
+        'name the tables: follow_changes = ["articles"]',
+    ),
+    Rule(
         ("sessions.url", "sessions.engine"),
         lambda topology, given: bool(topology.sessions.url) and sessions_of(topology) != "redis",
         'is for engine = "redis"',
@@ -415,6 +450,7 @@ RULES = (
     *_url_rules("database", "migrations_url", _POSTGRES_EXAMPLE),
     *_url_rules("sessions", "url", _REDIS_EXAMPLE),
     *_url_rules("cache", "url", _REDIS_EXAMPLE),
+    *_url_rules("cache", "changes_url", _POSTGRES_EXAMPLE),
 )
 
 WARNINGS = (

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from outgrow import endpoints
-from outgrow.endpoints import Node
+from outgrow.endpoints import CHANGES, Node
 from outgrow.engines.base import Placement
 from outgrow.engines.etcd.etcd import CLUSTER, Etcd
 from outgrow.engines.postgres.postgres import (
@@ -100,6 +100,13 @@ class Patroni:
     def owner_url(self) -> str:
         """For migrations, at the primary."""
         return self._url(f"{self._name}_owner", self._name)
+
+    @property
+    def changes_url(self) -> str | None:
+        """For whoever reads what has changed, at the primary, where that is asked for."""
+        return (
+            self._url(f"{self._name}{CHANGES}", self._name) if self._topology.cache.follow_changes else None
+        )
 
     def node_url(self, name: str) -> str:
         """The superuser at one node, in the application's database."""
@@ -192,6 +199,9 @@ class Patroni:
             settings["slots"] = {
                 ARCHIVE: {"type": "physical"}
             }  # at every node, so that a failover leaves no gap
+        if self._topology.cache.follow_changes:
+            # The application makes and reads it: Patroni drops every other slot that it did not make.
+            settings["ignore_slots"] = [{"name": f"{self._name}{CHANGES}", "type": "logical"}]
         if self._source is not None:
             settings["standby_cluster"] = {"host": self._source.host, "port": self._source.port}
         return settings

@@ -5,7 +5,8 @@
     postgres-provision job      the roles and the database, made or mended on every start
 
 Three roles: `outgrow_admin` (the superuser, the fleet's), NAME_owner (owns the database; migrations)
-and NAME (the application's: reads and writes rows, creates and drops nothing).
+and NAME (the application's: reads and writes rows, creates and drops nothing). A fourth, NAME_changes, where
+the cache follows changes: reads the database's log, and no table.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from outgrow.endpoints import DATABASE, Node
+from outgrow.endpoints import CHANGES, DATABASE, Node
 from outgrow.engines.base import Placement
 from outgrow.errors import EngineMissing
 from outgrow.topology.model import Topology
@@ -34,7 +35,8 @@ ARCHIVE = "outgrow_archive"
 """What reads the write-ahead log for backups is called so, and its slot."""
 
 ARCHIVE_SLOT_MAX = "4GB"
-"""So much of the log is kept for an archive that is away; after that there is a gap in it."""
+"""So much of the log is kept for an archive that is away; after that there is a gap in it. And for a reader
+of changes: after that the cache forgets everything."""
 
 PORT = 5432
 VERSION_MIN = 16
@@ -75,6 +77,7 @@ class Postgres:
         self._name = topology.application.name
         self._room = max(room, room_for(topology))
         self._archived = topology.backup.directory is not None
+        self._follows = bool(topology.cache.follow_changes)
         self._place = placement
         self._data = placement.data / "postgres"
         self.last = "postgres-provision"
@@ -108,6 +111,11 @@ class Postgres:
     def owner_url(self) -> str:
         """For migrations."""
         return self._url(f"{self._name}_owner", self._name)
+
+    @property
+    def changes_url(self) -> str | None:
+        """For whoever reads what has changed, where that is asked for."""
+        return self._url(f"{self._name}{CHANGES}", self._name) if self._follows else None
 
     @property
     def address(self) -> Address:
@@ -208,7 +216,7 @@ class Postgres:
             "port": PORT,
             "hba_file": access,
             "cluster_name": self._name,
-            **({"max_slot_wal_keep_size": ARCHIVE_SLOT_MAX} if self._archived else {}),
+            **({"max_slot_wal_keep_size": ARCHIVE_SLOT_MAX} if self._archived or self._follows else {}),
         }
         if self._installation.tls:
             settings["ssl"] = "on"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from outgrow import endpoints
+from outgrow.endpoints import CHANGES
 from outgrow.engines.postgres.postgres import REPLICATION
 from outgrow.engines.postgres.scram import verifier
 from outgrow.errors import EXIT_TOLD, EngineMissing, FleetError, OutgrowError, tell
@@ -108,7 +109,7 @@ def follow(programs: Path, data: Path, url: str, password: str) -> None:
 
 
 async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
-    """The two roles and the database of the application, with the least that each must be able to do."""
+    """The roles and the database of the application, with the least that each must be able to do."""
     import asyncpg
 
     owner = f"{name}_owner"
@@ -123,6 +124,7 @@ async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
             await server.execute(f'CREATE DATABASE "{name}" OWNER "{owner}"')
         await server.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
         await server.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}"')
+        await _provision_changes(server, name, passwords.get("changes"))
     finally:
         await server.close()
     inside = await asyncpg.connect(url, database=name, password=passwords["admin"], timeout=30)
@@ -131,6 +133,21 @@ async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
         await inside.execute(LOOK.format(application=f'"{name}"'))
     finally:
         await inside.close()
+
+
+async def _provision_changes(server: Any, name: str, password: str | None) -> None:
+    """The role that reads what has changed. Without a password nobody does: a slot would keep the log."""
+    role = f"{name}{CHANGES}"
+    if password is not None:
+        await _ensure_role(server, role, verifier(role, password), may="REPLICATION")
+        await server.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{role}"')
+    elif await server.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+        await server.execute(f'ALTER ROLE "{role}" NOLOGIN NOREPLICATION')
+        await server.fetch(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+            "WHERE slot_name = $1 AND NOT active",
+            role,
+        )
 
 
 LOOK = """

@@ -27,12 +27,14 @@ from outgrow import endpoints
 from outgrow.errors import OutsideUnitOfWork, Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark, Position, Writer
+from outgrow.runtime.cache.changes import Declared, TagsOf
 from outgrow.runtime.cache.codec import Codec, codec_of, codec_of_load, returned
 from outgrow.runtime.cache.functions import Cached
 from outgrow.runtime.cache.limit import places_of
 from outgrow.runtime.cache.load import around
 from outgrow.runtime.cache.loads import Loads, retrieve
 from outgrow.runtime.cache.memory import Entry
+from outgrow.runtime.cache.tags import EVERYTHING
 from outgrow.runtime.cache.wanted import Life, Wanted, life_of, names, prefix_of, seconds
 from outgrow.runtime.events import Events
 
@@ -48,8 +50,6 @@ REPORTED = 100
 """Keys of each process, of which those of all processes together are found."""
 
 ONCE = "cache.once"
-EVERYTHING = "*"
-"""A tag that everything has where processes share a cache."""
 
 
 class Cache:
@@ -87,6 +87,7 @@ class Cache:
         self._entries, self.hot, self._kept = self.store.entries, self.store.hot, self.store.hot.kept
         self._shared: Shared | None = None
         events.cache_shared.subscribe(self._came)
+        self.declared = Declared()
 
     async def get(
         self,
@@ -266,6 +267,22 @@ class Cache:
             of = returned(function)
             options = {"ttl": ttl, "stale": stale, "missing": missing, "within": within, "type": of}
             return Cached(self, function, tags, options)
+
+        return decorate
+
+    def changes(self, table: str, *, columns: Iterable[str] | None = None) -> Callable[[TagsOf], TagsOf]:
+        """Decorate a function that gives tags of a row of this table; a table may have several.
+
+        Where `cache.follow_changes` names the table, they are invalidated whenever such a row changes,
+        whoever has changed it. The function gets each row as it was and as it is, by the names of columns:
+        numbers, booleans and JSON as Python has them, everything else as the text in which PostgreSQL writes
+        it. With `columns`, an update that leaves these as they were is none. When the function raises,
+        everything is forgotten.
+        """
+
+        def decorate(function: TagsOf) -> TagsOf:
+            self.declared.add(table, function, columns)
+            return function
 
         return decorate
 

@@ -260,6 +260,20 @@ class Shared:
         except Gone as error:
             raise Unavailable(f"the shared cache: {self.trouble or error}") from error
 
+    async def followed(self) -> str:
+        """Up to where changes of rows have been told, as `follow` has noted it. Raises Unavailable."""
+        try:
+            return await self._shelf.followed()
+        except Gone as error:
+            raise Unavailable(f"the shared cache: {self.trouble or error}") from error
+
+    async def follow(self, place: str) -> None:
+        """Up to here. Raises Unavailable."""
+        try:
+            await self._shelf.follow(place)
+        except Gone as error:
+            raise Unavailable(f"the shared cache: {self.trouble or error}") from error
+
     def owe(self, tags: Iterable[str], position: Position) -> None:
         """The same, as soon as it can be told."""
         self._owed.update(dict.fromkeys(tags, position))

@@ -6,7 +6,8 @@
     doubt      tags that a transaction is about to change, while nobody knows whether it has: how many such
                transactions, and until when they may take
     floors     the positions of the newest invalidations; floors:old those of the time before
-    state      a position before which nothing can be read any more that a later floor could miss (`base`)
+    state      a position before which nothing can be read any more that a later floor could miss (`base`),
+               and up to where changes of rows have been told (`followed`)
 
 Entries and tags live for a time, so Redis may throw them away when its memory is full (maxmemory-policy
 volatile-*); the rest has no such time, and stays, and so does the tag that everything has.
@@ -325,6 +326,15 @@ class Shelf:
         keys = [self._state, self._floors, self._old, self._doubt]
         packed = "" if position is None else _pack(position)
         return self._run("settle", keys, tags, [self._channel, packed, how, *tags])
+
+    async def followed(self) -> str:
+        """What was noted last by `follow`; "" when this has begun anew since."""
+        noted: bytes | None = await self._link.ask("HGET", self._state, "followed")
+        return "" if noted is None else noted.decode()
+
+    async def follow(self, place: str) -> None:
+        """Everything that has changed up to this place has been told here."""
+        await self._link.ask("HSET", self._state, "followed", place)
 
     def _run(
         self,

@@ -14,6 +14,9 @@ from weakref import WeakValueDictionary
 from outgrow.runtime.bookmark import ZERO, Position
 from outgrow.runtime.cache.memory import Note, Tag
 
+EVERYTHING = "*"
+"""A tag that everything has where processes share a cache."""
+
 INVALIDATED_MAX = 10_000
 """Tags of which it is remembered when they were invalidated last, though no entry has them."""
 

@@ -86,6 +86,10 @@ class Database:
         """Holds the write blocks of this process while the database moves."""
         return self._shard.gate
 
+    def mark(self, yes: bool) -> None:
+        """Whether transactions say in the database's log which tags they have announced (marks.py)."""
+        self._shard.marks = yes
+
     @property
     def position(self) -> Position:
         """The newest position known to this process. A read on the primary that starts now sees it."""

@@ -9,6 +9,7 @@ known without loading SQLAlchemy and Alembic, whose import is the longest part o
     OUTGROW_ENDPOINTS        where the database is
     OUTGROW_MIGRATIONS       the folder; absent: only Outgrow's own tables
     OUTGROW_MIGRATIONS_URL   the same database, as a role that may create tables
+    OUTGROW_FOLLOW           the tables whose changes the cache follows, with commas; absent: as they are
     OUTGROW_SECRETS          its password, in a file that the application does not read
 """
 
@@ -74,11 +75,20 @@ def main() -> int:
         password = passwords.get("migrations", passwords.get("*"))
         folder = os.environ.get("OUTGROW_MIGRATIONS")
         url = os.environ.get("OUTGROW_MIGRATIONS_URL") or document.database.shards[0].nodes[0].url
-        asyncio.run(migrate(url, Path(folder) if folder else None, password=password, told=_say))
+        asyncio.run(_migrate(url, Path(folder) if folder else None, password))
     except Exception as error:  # also whatever a revision raises
         tell(error)
         return EXIT_TOLD
     return 0
+
+
+async def _migrate(url: str, directory: Path | None, password: str | None) -> None:
+    await migrate(url, directory, password=password, told=_say)
+    followed = os.environ.get("OUTGROW_FOLLOW")
+    if followed is not None and not url.startswith("sqlite"):
+        from outgrow.runtime.database.postgres_publication import publish
+
+        await publish(url, password, [table for table in followed.split(",") if table], _say)
 
 
 def _say(line: str) -> None:

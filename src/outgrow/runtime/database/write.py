@@ -18,6 +18,7 @@ import msgspec
 from outgrow.errors import Conflict, DatabaseError, UnitOfWorkClosed
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Position, Writer
+from outgrow.runtime.database import marks
 from outgrow.runtime.database.gate import Gate
 from outgrow.runtime.database.staging import Staging, put_once
 from outgrow.runtime.database.unit import Connection, Node, Unit
@@ -43,13 +44,14 @@ class Place(Protocol):
 class Shard:
     """One shard as this process sees it. Its place may be another one after the gate was held."""
 
-    __slots__ = ("gate", "name", "place", "writer")
+    __slots__ = ("gate", "marks", "name", "place", "writer")
 
     def __init__(self, name: str, place: Place, gate: Gate, writer: Writer) -> None:
         self.name = name
         self.place = place
         self.gate = gate
         self.writer = writer
+        self.marks = False  # whether somebody reads in the log what transactions say there (marks.py)
 
 
 async def begin(node: Node) -> Connection:
@@ -159,6 +161,8 @@ class Write(Unit, eq=False, kw_only=True):
             if message is not None:
                 self._announced = ()
                 self._messages.append(message)
+            elif self._shard.marks:
+                await self.execute(marks.STATEMENT, tags=marks.written(self._announced))
         if self._messages and not self._doomed:  # a doomed block takes no statement, and is rolled back
             await self.many(put_once(self._node.engine), self._staging.rows(self._messages))
 

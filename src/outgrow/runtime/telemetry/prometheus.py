@@ -209,6 +209,14 @@ class _Cache:
         self._shared = registry.counter(
             "outgrow_cache_shared_changes_total", "How often the shared cache was up, down and back.", "state"
         )
+        self._followed = registry.histogram(
+            "outgrow_cache_change_seconds",
+            "From a commit until its rows' tags are invalidated.",
+            REQUEST_BOUNDS,
+        ).series()
+        self._failed = registry.counter(
+            "outgrow_cache_change_errors_total", "Rows whose function has raised.", "table"
+        )
         self._by_read: dict[tuple[str, str], Number] = {}
 
     def subscribe(self, events: Events) -> None:
@@ -217,6 +225,8 @@ class _Cache:
         events.cache_invalidated.subscribe(self.invalidated)
         events.cache_waited.subscribe(self.waited)
         events.cache_shared.subscribe(self.shared)
+        events.cache_followed.subscribe(lambda tags, seconds: self._followed.observe(seconds))
+        events.cache_change_failed.subscribe(self.failed)
 
     def read(self, prefix: str, outcome: str) -> None:
         found = self._by_read.get((prefix, outcome))
@@ -237,6 +247,9 @@ class _Cache:
 
     def invalidated(self, tags: tuple[str, ...]) -> None:
         self._invalidated.value += len(tags)
+
+    def failed(self, table: str) -> None:
+        self._failed.series(table).value += 1
 
 
 class _Queue:
