@@ -78,3 +78,9 @@ async def result(load: Load, outer: Load | None) -> Any:
             hint="a value in the cache cannot be made from itself",
         )
     return await outer.wait(load, asyncio.shield(load.task))
+
+
+def being_cancelled() -> bool:
+    """Whether it is the caller who is cancelled, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -12,8 +12,7 @@ from outgrow import endpoints
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import ZERO, Bookmark, Position, Writer
 from outgrow.runtime.cache.limit import Limit, placed
-from outgrow.runtime.cache.load import Load, around, result
-from outgrow.runtime.cache.looks import being_cancelled
+from outgrow.runtime.cache.load import Load, around, being_cancelled, result
 from outgrow.runtime.cache.memory import Entry, Reading
 from outgrow.runtime.cache.store import Store
 from outgrow.runtime.cache.tags import Tags

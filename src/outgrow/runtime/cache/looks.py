@@ -16,6 +16,7 @@ from time import monotonic
 
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.cache.codec import unpack
+from outgrow.runtime.cache.load import being_cancelled
 from outgrow.runtime.cache.memory import Entry, Reading, Tag
 from outgrow.runtime.cache.redis import Gone
 from outgrow.runtime.cache.shelf import Found, Shelf
@@ -101,9 +102,3 @@ class Looks:
         unknown = [name for name, tag in held.items() if tag.version < 0]
         looking = self._running[name] = self._shelf.entry(name, unknown, self._tags.learn, then)
         return looking
-
-
-def being_cancelled() -> bool:
-    """Whether it is the caller who is cancelled, and not what it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
