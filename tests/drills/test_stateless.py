@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,12 +29,15 @@ engine = "{engine}"
 """
 
 
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningFleet]:
-    """Two servers with sessions where the parameter says, or one at stage 2 with them in memory."""
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """Two servers with sessions where the parameter says, or one at stage 2 with them in memory.
+
+    Each test leaves it there.
+    """
     program()
     stage, engine = request.param
-    directory = make_application(tmp_path / "hello")
+    directory = make_application(tmp_path_factory.mktemp("fleet") / "hello")
     (directory / "app.py").write_text(APPLICATION)
     file = directory / "outgrow.toml"
     text = file.read_text().replace('seed = "app:seed"', "").replace("single-server", stage)
@@ -142,8 +144,12 @@ def test_killed_and_taken_back(fleet: RunningFleet) -> None:
             assert "at stage stateless" in done(fleet, "grow", "--undo")
             assert place(fleet) == ("redis", None) and runs_redis(fleet)
         visitors.wait_for_more(10)
+        if fleet.state.growing():
+            done(fleet, "grow", "--resume")
+        if place(fleet)[0] == "redis":
+            done(fleet, "shrink", "load-balancer")
         visitors.require_those_who_waited()
-    assert visitors.wrong == []
+    assert visitors.wrong == [] and place(fleet) == ("database", None)
 
 
 @at(("load-balancer", "database"))
@@ -194,6 +200,7 @@ def test_servers_die_meanwhile(fleet: RunningFleet) -> None:
                 done(fleet, "grow", "--undo" if step == "carry" else "--resume")
             if place(fleet)[0] == "redis":
                 done(fleet, "shrink", "load-balancer")
+                fleet.stage = "load-balancer"
         visitors.wait_for_more()
         visitors.require_those_who_waited()
     assert visitors.wrong == []
@@ -241,7 +248,11 @@ def test_an_application_that_had_no_sessions_gets_them(fleet: RunningFleet) -> N
 def test_the_plan_says_what_it_will_do(fleet: RunningFleet) -> None:
     said = done(fleet, "grow", "stateless", "--plan")
     assert all(step in said for step in STEPS) and "every process looks into both stores" in said
-    with (fleet.directory / "outgrow.toml").open("a") as file:
-        file.write('url = "redis://127.0.0.1:1"\n')
-    refused = Command(fleet, "grow", "stateless")
-    assert refused.wait() == 2 and "sessions.url" in refused.said
+    file = fleet.directory / "outgrow.toml"
+    text = file.read_text()
+    file.write_text(text.replace("[sessions]", '[sessions]\nurl = "redis://127.0.0.1:1"'))
+    try:
+        refused = Command(fleet, "grow", "stateless")
+        assert refused.wait() == 2 and "sessions.url" in refused.said
+    finally:
+        file.write_text(text)
