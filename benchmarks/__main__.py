@@ -1,4 +1,4 @@
-"""python -m benchmarks [example] [fastpath] [overhead] [startup] [kinds] [--quick] [--write]"""
+"""python -m benchmarks [example] [fastpath] [overhead] [startup] [strategies] [kinds] [--quick] [--write]"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-NAMES = ("fastpath", "overhead", "startup", "example")
+NAMES = ("fastpath", "overhead", "startup", "strategies", "example")
 EXTRA = ("kinds",)
 
 

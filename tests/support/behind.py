@@ -35,7 +35,9 @@ SETTLED = 5
 """After so many rounds it dies."""
 
 
-def outgrow(url: str, *, several: bool = False) -> Outgrow:
+def outgrow(
+    url: str, *, cache: endpoints.Cache | None = None, passwords: Mapping[str, str] | None = None
+) -> Outgrow:
     """An application on this database, not opened yet."""
     engine: Any = "sqlite" if url.startswith("sqlite") else "postgres"
     database = endpoints.Database(
@@ -45,10 +47,10 @@ def outgrow(url: str, *, several: bool = False) -> Outgrow:
         application="test",
         stage="single-server",
         database=database,
-        cache=endpoints.Cache(several=several),
+        cache=cache or endpoints.Cache(),
         queue=endpoints.Queue(workers=0),
     )
-    return Outgrow(document, endpoints.Secrets(application="ab" * 32))
+    return Outgrow(document, endpoints.Secrets(application="ab" * 32, passwords=dict(passwords or {})))
 
 
 async def load(tx: Any, name: str) -> int:

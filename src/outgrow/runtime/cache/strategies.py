@@ -8,10 +8,10 @@
                   renewed before its time is over
     WriteBehind   the buffer, else as ReadThrough         into a durable buffer, stored later (behind.py)
 
-views = ReadThrough(og, "views", load, store=store, ttl="5m")
+seen = ReadThrough(og, "seen", load, store=store, ttl="5m")
 
-async def load(tx: Read, slug: str) -> int: ...
-async def store(tx: Write, values: Mapping[str, int]) -> None: ...
+async def load(tx: Read, user: int) -> int: ...
+async def store(tx: Write, values: Mapping[int, int]) -> None: ...
 
 All are made of og.cache, and promise what that promises: see docs/caching-strategies.md.
 """

@@ -59,7 +59,7 @@ done = Table(
 buffer = Table(
     "outgrow_buffer",
     metadata,
-    Column("seq", BigInteger, Identity(), primary_key=True),
+    Column("seq", BigInteger().with_variant(Integer(), "sqlite"), Identity(), primary_key=True),
     Column("strategy", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("era", BigInteger, nullable=False),
