@@ -195,5 +195,4 @@ async def _mix(engine: str, url: str, mix: Mix, quick: bool) -> str:
             for side in random.sample(sides, len(sides)):
                 await side.turn(0.2 if quick else TURN_S, other)
                 await side.settle()
-        text = f"### {engine}, {mix.name}\n\n{report.table(HEAD, [side.row() for side in sides])}"
-        return text
+        return f"### {engine}, {mix.name}\n\n{report.table(HEAD, [side.row() for side in sides])}"

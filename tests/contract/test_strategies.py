@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -140,21 +141,35 @@ async def test_what_is_hot_is_renewed_before_its_end_and_nothing_else(og: Outgro
         loaded.append(key)
         return len(loaded)
 
-    strategy: RefreshAhead[str, int] = RefreshAhead(og, "counts", noted, ttl=0.5, hot=5, ahead=0.5)
-    for _ in range(5):
+    strategy: RefreshAhead[str, int] = RefreshAhead(og, "counts", noted, ttl=60, hot=5, ahead=0.5)
+    for _ in range(8):
         await strategy.get("hot")
     await strategy.get("cold")
-    born = og.cache.held("counts:hot")
-    assert born is not None
-    async with asyncio.timeout(5):
-        while loaded.count("hot") < 3:  # used all the time: two lives later nobody has waited for it yet
-            await strategy.get("hot")
-            await strategy.get("cold") if loaded.count("cold") < 1 else None
-            await asyncio.sleep(0.01)
-    assert reads.count("miss") == 2
+    assert loaded == ["hot", "cold"]  # neither is near its end
+    for life in range(2, 5):
+        for key in ("hot", "cold"):
+            near_its_end(og, f"counts:{key}")
+            await strategy.get(key)
+        await until(lambda life=life: loaded.count("hot") == life)  # type: ignore[misc]
+        await until(lambda: strategy._cache.figures()["loads"] == 0)
+        for _ in range(4):  # in this life it is not hot yet
+            near_its_end(og, "counts:hot")
+            assert await strategy.get("hot") == len(loaded)
+        assert loaded.count("hot") == life
     assert loaded.count("cold") == 1
-    await asyncio.sleep(0.6)
-    assert og.cache.held("counts:hot") is None  # used no more, it ends
+    assert reads.count("miss") == 2  # nobody has waited for a load since
+
+
+def near_its_end(og: Outgrow, key: str) -> None:
+    held = og.cache.held(key)
+    assert held is not None
+    held.expires = monotonic() + 20
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 # Write-behind
@@ -240,6 +255,7 @@ async def test_a_full_buffer_makes_its_callers_wait_and_then_refuses(og: Outgrow
     with pytest.raises(BufferFull, match="no room"):
         await strategy.put("k3", 3)
     assert refused == ["counts"]
+    strategy._wait_s = 20.0
     waiting = asyncio.create_task(strategy.put("k3", 3))
     await asyncio.sleep(0)
     await strategy.flush()

@@ -232,7 +232,7 @@ class Cache:
 
     def held(self, key: str) -> Entry | None:
         """What this process has of it, if that is good."""
-        entry: Entry | None = self._entries.get(key)
+        entry = self.store.get(key)
         return entry if entry is not None and entry.alive() else None
 
     def renew(
