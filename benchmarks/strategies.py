@@ -32,21 +32,28 @@ KEYS = 1_000
 CALLERS = 32
 LOAD_S = 0.005
 TTL_S = 0.3
-ROUNDS = 3
-TURN_S = 1.5
+ROUNDS = 5
+TURN_S = 1.0
 HOTTEST = 10
 SAMPLED = 0.02
 """Of the puts: when a query of somebody else shows them is looked for."""
 
 
 class Mix(NamedTuple):
-    """`writes` is their share."""
+    """`writes` is their share; with `spread` no key is put twice but by chance."""
 
     name: str
     writes: float
+    callers: int = CALLERS
+    spread: bool = False
 
 
-MIXES = (Mix("reads alone", 0.0), Mix("10% writes", 0.1), Mix("writes alone", 1.0))
+MIXES = (
+    Mix("reads alone", 0.0),
+    Mix("10% writes", 0.1),
+    Mix("writes alone", 1.0),
+    Mix("writes alone, of other keys each time, by 2 callers", 1.0, callers=2, spread=True),
+)
 
 _WEIGHTS = list(itertools.accumulate(1 / (rank + 1) for rank in range(KEYS)))
 
@@ -87,13 +94,13 @@ class Side:
         """As fast as it is answered."""
         before, began = len(self.reads) + len(self.puts), perf_counter()
         end = began + seconds
-        await asyncio.gather(*(self._caller(end, other) for _ in range(CALLERS)))
+        await asyncio.gather(*(self._caller(end, other) for _ in range(self.mix.callers)))
         done = len(self.reads) + len(self.puts) - before
         self.rates.append(done / (perf_counter() - began))
 
     async def _caller(self, end: float, other: Outgrow) -> None:
         while (began := perf_counter()) < end:
-            key = bisect.bisect(_WEIGHTS, random.random() * _WEIGHTS[-1])
+            key = random.randrange(1 << 40) if self.mix.spread else _popular()
             if random.random() >= self.mix.writes:
                 await self.strategy.get(key)
                 took = perf_counter() - began
@@ -127,12 +134,13 @@ class Side:
             await self.strategy.flush()
         await asyncio.gather(*self._watching)
 
-    def row(self) -> list[str]:
-        """Its line of the table."""
+    def row(self, measure: Side) -> list[str]:
+        """Its line of the table. `measure` is the one to which its rate is compared, round by round."""
         counted, operations, puts = self.counted, len(self.reads) + len(self.puts), len(self.puts)
         return [
             f"`{self.name}`",
-            report.spread(self.rates, ",.0f"),
+            f"{report.median(self.rates):,.0f}",
+            report.spread([mine / its for mine, its in zip(self.rates, measure.rates, strict=True)], ".1f"),
             _times(self.reads),
             f"{1000 * percentile(self.hottest, 0.99):.2f} ms" if self.hottest else "-",
             _times(self.puts),
@@ -148,13 +156,18 @@ HEAD = (
     *(
         "strategy",
         "operations/s",
+        "to `ReadThrough`",
         "get p50, p99",
         "p99 of the 10 hottest",
         "put p50, p99",
-        "loads per 100 gets",
     ),
-    *("statements per operation", "commits per put", "rows stored per put", "own query shows it after"),
+    *("loads per 100 gets", "statements per operation", "commits per put", "rows stored per put"),
+    "own query shows it after",
 )
+
+
+def _popular() -> int:
+    return bisect.bisect(_WEIGHTS, random.random() * _WEIGHTS[-1])
 
 
 def _times(seconds: list[float]) -> str:
@@ -195,4 +208,6 @@ async def _mix(engine: str, url: str, mix: Mix, quick: bool) -> str:
             for side in random.sample(sides, len(sides)):
                 await side.turn(0.2 if quick else TURN_S, other)
                 await side.settle()
-        return f"### {engine}, {mix.name}\n\n{report.table(HEAD, [side.row() for side in sides])}"
+        measure = sides[FIVE.index(ReadThrough)]
+        rows = [side.row(measure) for side in sides]
+        return f"### {engine}, {mix.name}\n\n{report.table(HEAD, rows)}"

@@ -252,7 +252,7 @@ async def test_a_full_buffer_makes_its_callers_wait_and_then_refuses(og: Outgrow
     strategy = counts(og, entries_max=3, wait=0.2)
     for n in range(3):
         await strategy.put(f"k{n}", n)
-    with pytest.raises(BufferFull, match="no room"):
+    with pytest.raises(BufferFull, match="3 puts to store: no room"):
         await strategy.put("k3", 3)
     assert refused == ["counts"]
     strategy._wait_s = 20.0
@@ -343,3 +343,23 @@ async def test_what_was_put_before_the_database_moved_is_older(og: Outgrow) -> N
     assert await strategy.get("a") == 2
     await strategy.flush()
     assert await stored(og) == {"a": 2}
+
+
+async def test_a_process_that_cannot_store_in_time_leaves_it_to_the_next(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outgrow.runtime.cache.flusher.CLOSE_S", 0.1)
+    await migrate(database_url, None)
+
+    async def hang(tx: Any, values: Mapping[str, int]) -> None:
+        await asyncio.Event().wait()
+
+    async with (first := outgrow(database_url)):
+        async with first.db.write() as tx:
+            await tx.execute(CREATE)
+        strategy = counts(first, store=hang)
+        first.flushers.start()
+        await strategy.put("a", 1)
+    async with (second := outgrow(database_url)):
+        await counts(second).flush()
+        assert await stored(second) == {"a": 1}

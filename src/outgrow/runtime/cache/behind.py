@@ -215,7 +215,7 @@ class WriteBehind(Strategy[K, V]):
         while self.flusher.full(size):
             if not await self.flusher.freed(deadline - monotonic()):
                 self._events.buffer_refused(self.prefix)
-                raise BufferFull(self.prefix, self.flusher.seen.entries, self._wait_s)
+                raise BufferFull(self.prefix, self.flusher.waiting, self._wait_s)
 
     async def _store_rows(self, tx: Any, rows: Mapping[str, bytes]) -> None:
         values = {}

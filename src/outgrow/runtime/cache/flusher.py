@@ -136,11 +136,15 @@ class Flusher:
         self._since[1] += size
         self._woken.set()
 
+    @property
+    def waiting(self) -> int:
+        """So many puts are in the buffer, as far as this process knows."""
+        return self.seen.entries + self._since[0]
+
     def full(self, size: int) -> bool:
         """Whether there is no room for so many bytes. One value always has room in an empty buffer."""
-        waiting = self.seen.entries + self._since[0]
-        return waiting >= self._pace.entries_max or bool(
-            waiting and self.seen.bytes + self._since[1] + size > self._pace.bytes_max
+        return self.waiting >= self._pace.entries_max or bool(
+            self.waiting and self.seen.bytes + self._since[1] + size > self._pace.bytes_max
         )
 
     async def freed(self, within_s: float) -> bool:

@@ -21,6 +21,8 @@ class Flusher(Protocol):
 
     @property
     def seen(self) -> Any: ...
+    @property
+    def waiting(self) -> int: ...
 
 
 class BufferMetrics:
@@ -65,26 +67,18 @@ def add_gauges(gauge: Gauge, flushers: Iterable[Flusher]) -> None:
     """What is in the buffers, as far as this process has looked: while something waits that is about a second
     ago at most. The age rises even if the database cannot be asked."""
 
-    def each(of: Callable[[Any], float]) -> Callable[[], Mapping[tuple[str, ...], float]]:
-        return lambda: {(flusher.name,): of(flusher.seen) for flusher in flushers}
+    def each(of: Callable[[Flusher], float]) -> Callable[[], Mapping[tuple[str, ...], float]]:
+        return lambda: {(flusher.name,): of(flusher) for flusher in flushers}
 
-    labels = ("strategy",)
-    gauge(
-        "outgrow_buffer_entries",
-        "Puts in a buffer, those set aside included.",
-        labels,
-        each(lambda seen: seen.entries),
-    )
-    gauge("outgrow_buffer_bytes", "Bytes of their values.", labels, each(lambda seen: seen.bytes))
-    gauge(
-        "outgrow_buffer_aside",
-        "Puts that could not be stored, and were set aside.",
-        labels,
-        each(lambda seen: seen.aside),
-    )
-    gauge(
-        "outgrow_buffer_oldest_seconds",
-        "How long the oldest put has waited to be stored.",
-        labels,
-        each(lambda seen: max(0.0, time.time() - seen.oldest_at) if seen.oldest_at else 0.0),
-    )
+    for name, says, of in (
+        ("entries", "Puts in a buffer, those set aside included.", lambda each: each.waiting),
+        ("bytes", "Bytes of their values.", lambda each: each.seen.bytes),
+        ("aside", "Puts that could not be stored, and were set aside.", lambda each: each.seen.aside),
+        ("oldest_seconds", "How long the oldest put has waited to be stored.", _oldest_s),
+    ):
+        gauge(f"outgrow_buffer_{name}", says, ("strategy",), each(of))
+
+
+def _oldest_s(flusher: Flusher) -> float:
+    oldest: float = flusher.seen.oldest_at
+    return max(0.0, time.time() - oldest) if oldest else 0.0
