@@ -23,8 +23,8 @@ import msgspec
 from outgrow import endpoints
 from outgrow.endpoints import Endpoints, Secrets
 from outgrow.errors import Misuse
+from outgrow.runtime import gauges, telemetry
 from outgrow.runtime import scope as request
-from outgrow.runtime import telemetry
 from outgrow.runtime.asgi import App, Middleware
 from outgrow.runtime.bookmark import Signer, Writer
 from outgrow.runtime.cache import Cache
@@ -348,7 +348,8 @@ class Outgrow:
             self._telemetry = telemetry.attach(
                 self.events, self.endpoints.telemetry, application=self.endpoints.application
             )
-            self._add_gauges(self._telemetry)
+            if self._telemetry.metrics is not None:
+                self._add_gauges(self._telemetry.metrics)
         return {
             "signer": self.signer,
             "events": self.events,
@@ -359,6 +360,12 @@ class Outgrow:
             "hot_keys": self.cache.report,
             "sessions": self.sessions,
         }
+
+    def _add_gauges(self, metrics: Metrics) -> None:
+        gauges.of_database(metrics, self.db, lambda: self.endpoints.epoch)
+        gauges.of_cache(metrics, self.cache)
+        gauges.of_changes(metrics, lambda: self._following)
+        metrics.buffers(self.flushers)
 
     def _headers(self) -> str:
         """What travels with a message: the trace and the session of whoever sends it."""
@@ -378,95 +385,6 @@ class Outgrow:
             span_id=tracecontext.new_span_id(),
             parent_id=parent.span_id,
             sampled=parent.sampled and self.endpoints.telemetry.otlp_endpoint is not None,
-        )
-
-    def _add_gauges(self, attached: Telemetry) -> None:
-        if attached.metrics is not None:
-            attached.metrics.gauge(
-                "outgrow_db_pool_connections",
-                "Connections of the pool by state.",
-                ("node", "state"),
-                lambda: {
-                    (node, state): count
-                    for node, figures in self.db.figures().items()
-                    for state, count in figures.items()
-                },
-            )
-            self._add_node_gauges(attached.metrics)
-            attached.metrics.gauge(
-                "outgrow_endpoints_epoch",
-                "Epoch of the endpoints document that this process obeys.",
-                (),
-                lambda: {(): self.endpoints.epoch},
-            )
-            attached.metrics.gauge(
-                "outgrow_cache_entries",
-                "Entries in this process's cache.",
-                (),
-                lambda: {(): self.cache.figures()["entries"]},
-            )
-            attached.metrics.gauge(
-                "outgrow_cache_loads",
-                "Loads that have a place and run, and those that wait for one.",
-                ("state",),
-                lambda: {(state,): count for state, count in self.cache.limit.figures().items()},
-            )
-            attached.metrics.buffers(self.flushers)
-            attached.metrics.gauge(
-                "outgrow_cache_bytes",
-                "About how many bytes the entries in this process's cache take.",
-                (),
-                lambda: {(): self.cache.store.bytes},
-            )
-            attached.metrics.count(
-                "outgrow_cache_evicted_total",
-                "Entries of this process that had to go to make room.",
-                lambda: self.cache.store.evicted,
-            )
-            self._add_gauges_of_changes(attached.metrics)
-
-    def _add_gauges_of_changes(self, metrics: Metrics) -> None:
-        def of(figure: Callable[[Following], float]) -> Callable[[], dict[tuple[str, ...], float]]:
-            return lambda: {(): figure(self._following)} if self._following is not None else {}
-
-        metrics.gauge(
-            "outgrow_cache_changes_reading",
-            "1 in the process that reads what has changed in the database.",
-            (),
-            of(lambda following: following.reads),
-        )
-        metrics.gauge(
-            "outgrow_cache_changes_lag_bytes",
-            "What of the database's log has not been read yet, as this process saw it last.",
-            (),
-            of(lambda following: following.behind),
-        )
-
-    def _add_node_gauges(self, metrics: Metrics) -> None:
-        nodes = self.db.nodes
-        metrics.gauge(
-            "outgrow_db_node_role",
-            "1 for the role that a node has, where there are replicas: primary, replica or unknown.",
-            ("node", "role"),
-            lambda: {(name, seen.role): 1 for name, seen in nodes().items()},
-        )
-        metrics.gauge(
-            "outgrow_db_replication_lag_seconds",
-            "How long a replica has not been complete, as far as this process knows.",
-            ("node",),
-            lambda: {(name,): seen.lag_s for name, seen in nodes().items() if seen.role == "replica"},
-        )
-        metrics.gauge(
-            "outgrow_db_replication_lag_bytes",
-            "What a replica has not replayed yet of what the primary has written.",
-            ("node",),
-            lambda: {(name,): seen.lag_bytes for name, seen in nodes().items() if seen.role == "replica"},
-        )
-        metrics.gauge(
-            "outgrow_db_node_timeline",
-            "The timeline that a node is on: the highest is the present one.",
-            ("node",),
-            lambda: {(name,): seen.timeline for name, seen in nodes().items() if seen.role != "unknown"},
         )
 
 
