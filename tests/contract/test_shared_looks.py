@@ -110,3 +110,30 @@ async def test_what_came_between_look_and_lock_is_not_loaded(two: tuple[Process,
     assert "mget" not in asked(one.server)
     other.shared.give_up(wanted, token)
     assert [tag for tag, _ in entry.note] == [tag for tag, _ in held]
+
+
+async def test_what_is_found_old_is_loaded_anew_by_who_finds_it(two: tuple[Process, Process]) -> None:
+    """It may be the only one who asks for it in this process."""
+    one, other = two
+    loads: list[int] = []
+
+    async def load() -> int:
+        loads.append(1)
+        return len(loads)
+
+    async def load_many(keys: list[str]) -> dict[str, int]:
+        return dict.fromkeys(keys, await load())
+
+    assert await one.cache.get("k", load, ttl=0.05, stale="1m") == 1
+    assert await one.cache.get_many(["many"], load_many, ttl=0.05, stale="1m") == {"many": 2}
+    await one.shared.barrier()
+    await asyncio.sleep(0.06)
+    assert await other.cache.get("k", load, ttl="1m", stale="1m") == 1
+    assert await other.cache.get_many(["many"], load_many, ttl="1m", stale="1m") == {"many": 2}
+    async with asyncio.timeout(5):
+        while len(loads) < 4:
+            await asyncio.sleep(0.001)
+    await other.shared.barrier()
+    assert await other.cache.get("k", load) == 3
+    assert await other.cache.get_many(["many"], load_many) == {"many": 4}
+    assert other.outcomes["old"] >= 1

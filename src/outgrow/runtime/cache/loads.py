@@ -60,7 +60,7 @@ class Loads:
         if self.shared is not None and wanted.codec is not None and wanted.key not in self.running:
             entry = await self.shared.look(wanted)
             if entry is not None and self.good(entry) and not self._holds_newer(wanted.key, entry.position):
-                return self._shared(entry, wanted.key), entry.floor
+                return self._shared(wanted, load, entry), entry.floor
         bookmark = self._demanding(request.current.get())
         while True:
             running = self.running.get(wanted.key)
@@ -80,13 +80,16 @@ class Loads:
                 self._events.cache_read(prefix_of(wanted.key), "waited")
                 return value, running.shows()
 
-    def _shared(self, entry: Entry, key: str) -> Any:
+    def _shared(self, wanted: Wanted, load: Callable[[], Awaitable[Any]], entry: Entry) -> Any:
         """Its value, which all processes share."""
+        if self.entries.get(wanted.key) is not entry:
+            self.store.insert(wanted.key, entry)
+        if entry.expires <= monotonic():
+            self.refresh(wanted, load, entry)
+            return self.served(entry)
         outer = around.get()
         if outer is not None:
             outer.take_part(entry)
-        if self.entries.get(key) is not entry:
-            self.store.insert(key, entry)
         self._events.cache_read(entry.prefix, "shared")
         return entry.value
 
@@ -111,8 +114,8 @@ class Loads:
         """The same for many."""
         for each in asked:
             held = self.store.get(each.key)
-            assert held is not None, "it has just been served"
-            held.expires = min(held.until, monotonic() + REFRESH_AGAIN_S)
+            if held is not None:  # others may have taken its place already
+                held.expires = min(held.until, monotonic() + REFRESH_AGAIN_S)
         # It is no part of the load that goes on meanwhile.
         token, inside = around.set(None), placed.set(False)
         self._work(self._load_many(asked, load_many))
@@ -191,7 +194,7 @@ class Loads:
     ) -> tuple[dict[str, Any], Position]:
         """From what all processes share, or by loading them; and what they show together."""
         found: dict[str, Any] = {}
-        shown = ZERO
+        shown, old = ZERO, set()
         held = [self.tags.note(each.tags) for each in asked]  # tags are known while they are held
         if self.shared is not None and self.shared.up:
             for key, entry in (await self.shared.find_many(asked)).items():
@@ -204,6 +207,10 @@ class Loads:
                     self.hot.note(key)
                     found[key] = entry.value
                     shown = max(shown, entry.floor)
+                    if entry.expires <= monotonic():
+                        old.add(key)
+        if old:
+            self.refresh_many([each for each in asked if each.key in old], load_many)
         missing = [each for each in asked if each.key not in found]
         for each in missing:
             self._events.cache_read(prefix_of(each.key), "miss")
