@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from outgrow.runtime.cache.strategies import CacheAside, ReadThrough, RefreshAhead, WriteThrough
     from outgrow.runtime.database.unit import Read
     from outgrow.runtime.database.write import Write
+    from outgrow.runtime.edge.etag import ETag
     from outgrow.runtime.scope import Scope
     from outgrow.runtime.sessions import Session
 
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Bookmark",
     "CacheAside",
+    "ETag",
     "Outgrow",
     "Position",
     "Read",
@@ -48,6 +50,7 @@ _HOMES = {
     "Bookmark": "outgrow.runtime.bookmark",
     "Position": "outgrow.runtime.bookmark",
     "CacheAside": "outgrow.runtime.cache.strategies",
+    "ETag": "outgrow.runtime.edge.etag",
     "ReadThrough": "outgrow.runtime.cache.strategies",
     "RefreshAhead": "outgrow.runtime.cache.strategies",
     "WriteBehind": "outgrow.runtime.cache.behind",

@@ -9,15 +9,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conduit import og
 from conduit.reading.parts import TTL
+from outgrow import ETag
 
 SESSION = "/api/session"
+SAID = ((b"cache-control", b"no-cache"), (b"vary", b"Authorization"))
+"""Whoever keeps such an answer asks each time whether it still holds, and gives it to nobody with a token."""
 
 
 class Answer(NamedTuple):
-    """A whole response, and the route that made it, which the metrics want to know."""
+    """A whole response, what it is known by, and the route that made it, which the metrics want to know."""
 
     start: Message
     body: Message
+    tag: ETag
     route: Any
 
 
@@ -47,6 +51,10 @@ class AnonymousAnswers:
         except NotKept as refused:
             answer = refused.answer
         scope["route"] = answer.route
+        if answer.start["status"] == 200 and answer.tag.held(_header(scope, b"if-none-match")):
+            await send(answer.tag.not_modified(answer.start))
+            await send({"type": "http.response.body"})
+            return
         await send(answer.start)
         await send(answer.body)
 
@@ -63,7 +71,10 @@ class AnonymousAnswers:
         asked = dict(scope)
         await self.app(asked, receive, send)
         start, body = messages
-        answer = Answer(start, body, asked.get("route"))
+        tag = ETag.of(body["body"])
+        if start["status"] == 200:
+            start = {**start, "headers": [*start["headers"], (b"etag", str(tag).encode()), *SAID]}
+        answer = Answer(start, body, tag, asked.get("route"))
         if start["status"] != 200:
             raise NotKept(answer)
         return answer
@@ -74,4 +85,8 @@ def _is_anonymous(scope: Scope) -> bool:
         return False
     if scope["path"] == SESSION:  # there a cookie says who it is
         return False
-    return all(name != b"authorization" for name, _ in scope["headers"])
+    return _header(scope, b"authorization") is None
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    return next((value for header, value in scope["headers"] if header == name), None)

@@ -27,6 +27,7 @@ from conduit.problems import invalid, not_found, unauthorized
 from conduit.settings import PUBLIC_URL
 from conduit.tables import avatars, users
 from conduit.validation import read_body
+from outgrow import ETag
 
 UPLOAD_BYTES_MAX = 5_000_000
 PICTURE = 512
@@ -103,20 +104,15 @@ async def show(request: Request) -> Response:
     if found is None:
         raise not_found("avatar")
     final = found.size == size  # else its thumbnail is under way
+    tag = ETag(f"{avatar_id}-{found.size}")
     headers = {
-        "ETag": f'"{avatar_id}-{found.size}"',
+        "ETag": str(tag),
         "Cache-Control": "public, max-age=31536000, immutable" if final else "no-cache",
         "X-Content-Type-Options": "nosniff",
     }
-    if _has(request, headers["ETag"]):
+    if tag.held(request.headers.get("if-none-match")):
         return Response(status_code=304, headers=headers)
     return Response(found.data, headers=headers, media_type="image/webp")
-
-
-def _has(request: Request, etag: str) -> bool:
-    """Whether the caller already holds this version."""
-    held = request.headers.get("if-none-match", "")
-    return held == "*" or etag in (each.strip().removeprefix("W/") for each in held.split(","))
 
 
 async def _in_thread(data: bytes, sizes: tuple[int, ...] | list[int]) -> dict[int, bytes]:

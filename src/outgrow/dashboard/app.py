@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from importlib import resources
@@ -29,6 +28,7 @@ from outgrow.dashboard.guard import Guard
 from outgrow.dashboard.stream import Stream
 from outgrow.errors import Misuse
 from outgrow.runtime.asgi import ASGIScope, Receive, Send, is_local
+from outgrow.runtime.edge.etag import ETag
 
 JSON = "application/json"
 TYPES = {
@@ -73,7 +73,7 @@ class File(NamedTuple):
 
     content_type: str
     body: bytes
-    tag: bytes
+    tag: ETag
 
 
 class App:
@@ -180,8 +180,8 @@ class App:
         if file is None:
             await _answer(scope, send, 404, "text/plain", b"Not Found")
             return
-        headers = ((b"cache-control", b"no-cache"), (b"etag", file.tag))
-        known = any(name == b"if-none-match" and value == file.tag for name, value in scope["headers"])
+        headers = ((b"cache-control", b"no-cache"), (b"etag", str(file.tag).encode()))
+        known = any(name == b"if-none-match" and file.tag.held(value) for name, value in scope["headers"])
         await _answer(
             scope, send, 304 if known else 200, file.content_type, b"" if known else file.body, headers
         )
@@ -239,7 +239,7 @@ def files() -> dict[str, File]:
         if kind is not None:
             body = each.read_bytes()
             path = "/" if each.name == "index.html" else f"/static/{each.name}"
-            found[path] = File(kind, body, b'"%s"' % hashlib.sha256(body).hexdigest()[:16].encode())
+            found[path] = File(kind, body, ETag.of(body))
     return found
 
 

@@ -1,0 +1,1 @@
+"""The edge tier: what callers and caches between here and them may keep."""
