@@ -96,7 +96,8 @@ class WriteBehind(Strategy[K, V]):
     beyond that `put` waits up to `wait`, then raises BufferFull. The limits are looked after about once a
     second, so processes together may exceed them by what they put meanwhile.
 
-    `get` shows what was put at once, in every process. A query of your own does not, before it is stored.
+    `get` shows what was put as soon as og.cache shows any change. A query of your own does not, before it is
+    stored.
     """
 
     def __init__(
@@ -133,16 +134,18 @@ class WriteBehind(Strategy[K, V]):
     async def put(self, key: K, value: V) -> None:
         """Durable when this returns, and shown by `get`; stored soon.
 
-        Inside a write block it is, and counts, if that commits. Raises BufferFull (503 if nobody handles it)
-        and what a write block raises; after OutcomeUnknown, or when it was cancelled, it may have been kept.
+        Inside a write block it is, and counts, if that commits; it does not wait for room there.
+        Raises BufferFull (503 if nobody handles it), Misuse for what could not be stored as what it is, and
+        what a write block raises; after OutcomeUnknown, or when it was cancelled, it may have been kept.
         """
-        name, packed = str(key), self._codec.encode(value)
+        name, packed = str(key), self._packed(key, value)
         unit: Any = request.unit_of_work.get()
         tags = names(self.name(key), self._tags(key))
         if unit is not None:
+            await self._room(len(packed), 0.0)
             await self._append(unit, {name: packed}, tags)
             return
-        await self._room(len(packed))
+        await self._room(len(packed), self._wait_s)
         group = self._gathering
         if group is None:
             group = self._gathering = Group()
@@ -208,14 +211,30 @@ class WriteBehind(Strategy[K, V]):
         size = sum(map(len, values.values()))
         tx.after_commit(lambda position: self.flusher.appended(len(values), size))
 
-    async def _room(self, size: int) -> None:
+    async def _room(self, size: int, wait_s: float) -> None:
         if not self.flusher.full(size):
             return
-        deadline = monotonic() + self._wait_s
+        if not self.flusher.running:
+            await self.flusher.look()
+        deadline = monotonic() + wait_s
         while self.flusher.full(size):
             if not await self.flusher.freed(deadline - monotonic()):
                 self._events.buffer_refused(self.prefix)
-                raise BufferFull(self.prefix, self.flusher.waiting, self._wait_s)
+                raise BufferFull(self.prefix, self.flusher.waiting, wait_s)
+
+    def _packed(self, key: K, value: V) -> bytes:
+        """What comes back is what was put: nobody could be told later."""
+        if self._keys(str(key)) != key:
+            raise Misuse(
+                f"{self.prefix!r}: the key {key!r} would come back as {self._keys(str(key))!r}",
+                hint="give keys=..., which makes a key of its text: keys=int",
+            )
+        try:
+            packed = self._codec.encode(value)
+            self._codec.decode(packed)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise Misuse(f"{self.name(key)}: {value!r} is no {self._type}: {error}") from None
+        return packed
 
     async def _store_rows(self, tx: Any, rows: Mapping[str, bytes]) -> None:
         values = {}

@@ -99,6 +99,11 @@ class Flusher:
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether this process looks and stores by itself."""
+        return self._task is not None
+
     def start(self) -> None:
         """Begin. Does nothing when it has begun."""
         if self._task is None:
@@ -152,7 +157,7 @@ class Flusher:
         self._woken.set()
         try:
             async with asyncio.timeout(within_s):
-                if self._task is not None:
+                if self.running:
                     await self._room.wait()
                 else:  # a script, say: others may store it
                     await asyncio.sleep(FULL_LOOK_S)
