@@ -91,10 +91,12 @@ class Side:
         await tx.many(STORE, [{"name": f"{self.name}.{key}", "n": n} for key, n in sorted(values.items())])
 
     async def turn(self, seconds: float, other: Outgrow) -> None:
-        """As fast as it is answered."""
+        """As fast as it is answered; it is over when all that was put has been stored, too."""
         before, began = len(self.reads) + len(self.puts), perf_counter()
         end = began + seconds
         await asyncio.gather(*(self._caller(end, other) for _ in range(self.mix.callers)))
+        if isinstance(self.strategy, WriteBehind):
+            await self.strategy.flush()
         done = len(self.reads) + len(self.puts) - before
         self.rates.append(done / (perf_counter() - began))
 
@@ -129,9 +131,7 @@ class Side:
             await asyncio.sleep(0.01)
 
     async def settle(self) -> None:
-        """What it has put is stored, and nobody looks for it any more."""
-        if isinstance(self.strategy, WriteBehind):
-            await self.strategy.flush()
+        """Nobody looks any more for what it has put."""
         await asyncio.gather(*self._watching)
 
     def row(self, measure: Side) -> list[str]:
