@@ -10,6 +10,8 @@ from pathlib import Path
 
 NAMES = ("fastpath", "overhead", "startup", "strategies", "example")
 EXTRA = ("kinds",)
+NO_CORE = ("strategies",)
+"""Those that share all cores with their database."""
 
 
 def main() -> int:
@@ -50,7 +52,7 @@ def _run(name: str, *, quick: bool) -> str:
 def _write(name: str, text: str, *, quick: bool) -> None:
     from benchmarks import report
 
-    report.write(name, text, quick=quick)
+    report.write(name, text, quick=quick, pinned=name not in NO_CORE)
 
 
 if __name__ == "__main__":
