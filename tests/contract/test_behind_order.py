@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
+from outgrow.errors import Unavailable
 from outgrow.runtime import scope as request
 from outgrow.runtime.application import Outgrow
 from outgrow.runtime.cache.behind import WriteBehind
@@ -152,6 +153,40 @@ def test_what_is_put_after_an_open_transaction_waits_for_it(machine: Callable[[]
     steps.commit(0)  # if the later one had been taken, this one would be shown, and stored after it
     steps.the_newest_is_shown()
     steps.what_is_stored_is_what_is_shown_when_all_is()
+
+
+async def test_one_flusher_at_a_time_and_another_when_it_is_gone(postgres_server: PostgresServer) -> None:
+    url = postgres_server.create_database()
+    await migrate(url, None)
+    async with (one := outgrow(url)), (other := outgrow(url)):
+        async with one.db.write() as tx:
+            await tx.execute(CREATE)
+        strategy, theirs = counts(one), counts(other)
+        await strategy.put("a", 1)
+        with pytest.raises(Unavailable):
+            async with one.db.write() as tx:
+                assert await one.buffer.take(tx, "counts", 10)
+                pid = await tx.value(sa.select(sa.func.pg_backend_pid()))
+                await strategy.put("a", 2)  # in the transaction that is about to be lost
+                request.unit_of_work.set(None)  # what follows is another process
+                await theirs.put("a", 3)
+                await theirs.flush()
+                assert await stored(other) == {}
+                async with other.db.write() as killer:
+                    await killer.value(sa.select(sa.func.pg_terminate_backend(pid)))
+                await until_gone(other, pid)
+        await theirs.flush()
+        assert await stored(other) == {"a": 3}
+
+
+async def until_gone(og: Outgrow, pid: int) -> None:
+    left = sa.text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+    async with asyncio.timeout(10):
+        while True:
+            async with og.db.read() as tx:
+                if not await tx.value(left, pid=pid):
+                    return
+            await asyncio.sleep(0.01)
 
 
 def test_the_order_of_open_transactions(machine: Callable[[], Machine]) -> None:
