@@ -7,8 +7,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from outgrow import endpoints
+from outgrow.endpoints import Node, Shard
+from outgrow.growth.data.postgres import PostgresStore
+from outgrow.growth.data.sqlite import SqliteStore
+from outgrow.runtime.database.migrate import migrate
 from outgrow.runtime.database.schema import metadata
 from tests.growth.stores import Pair, whole_copy
+from tests.support.behind import ALL, CREATE, counts, outgrow
 from tests.support.postgres import PostgresServer
 
 PUT = "INSERT INTO outgrow_buffer (strategy, key, era, value, created_at) VALUES ('s', 'k', {}, {}, 0)"
@@ -55,3 +61,30 @@ async def test_a_role_that_owns_nothing_can_put(pair: Pair) -> None:
     finally:
         await connection.close()
     assert await pair.on_postgres(SEQ) == [(1,)]
+
+
+async def test_a_process_goes_on_after_the_move(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    here, there = f"sqlite:///{tmp_path}/data.db", postgres_server.create_database()
+    await migrate(here, None)
+    await migrate(there, None)
+    async with (og := outgrow(here)), (target := outgrow(there)):
+        for each in (og, target):
+            async with each.db.write() as tx:
+                await tx.execute(CREATE)
+        strategy = counts(og)
+        await strategy.put("a", 1)
+        await strategy.put("b", 1)
+        source = SqliteStore(tmp_path / "data.db")
+        copy = PostgresStore(there, postgres_server.password, postgres_server.user)
+        tables = await copy.tables()
+        await og.db.gate.hold(5.0)
+        await whole_copy(source, copy, tables)
+        await copy.go_on(tables)
+        shard = Shard("main", (Node("db", there),), timeline=1 << 16)
+        await og.db.move(endpoints.Database(engine="postgres", shards=(shard,)), {})
+        og.db.gate.release()
+        await strategy.put("a", 2)
+        assert [await strategy.get(key) for key in "ab"] == [2, 1]
+        await strategy.flush()
+        async with target.db.read() as tx:
+            assert {row.name: row.n for row in await tx.all(ALL)} == {"a": 2, "b": 1}
