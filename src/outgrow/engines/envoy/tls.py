@@ -12,13 +12,13 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from outgrow.errors import EXIT_TOLD, EngineMissing, FleetError, OutgrowError, tell
+from outgrow.engines import job
+from outgrow.errors import EngineMissing, FleetError
 
 CA_DAYS = "3650"
 DAYS = "397"
@@ -106,17 +106,9 @@ def openssl(folder: Path, *arguments: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Make what is missing; what cannot be is told in one line that the fleet reads."""
+    """Make what is missing; returns the exit code."""
     folder, *hosts = arguments
-    try:
-        certify(Path(folder), hosts)
-    except OSError as error:
-        sys.stderr.write(tell(FleetError(f"{folder}: {os.strerror(error.errno or 0)}")) + "\n")
-        return EXIT_TOLD
-    except OutgrowError as error:
-        sys.stderr.write(tell(error) + "\n")
-        return EXIT_TOLD
-    return 0
+    return job.run(folder, lambda: certify(Path(folder), hosts))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ were, and their data would be of no use.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from outgrow.engines import job
 from outgrow.engines.envoy.tls import CURVE, openssl
-from outgrow.errors import EXIT_TOLD, FleetError, OutgrowError, tell
+from outgrow.errors import FleetError
 
 DAYS = "3650"
 
@@ -46,18 +46,9 @@ def certify(folder: Path, hosts: Sequence[str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Make what is missing; what cannot be is told in one line that the fleet reads."""
+    """Make what is missing; returns the exit code."""
     folder, *hosts = arguments
-    try:
-        certify(Path(folder), hosts)
-    except (OSError, ValueError) as error:
-        told = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-        sys.stderr.write(tell(FleetError(f"{folder}: {told}")) + "\n")
-        return EXIT_TOLD
-    except OutgrowError as error:
-        sys.stderr.write(tell(error) + "\n")
-        return EXIT_TOLD
-    return 0
+    return job.run(folder, lambda: certify(Path(folder), hosts), ValueError)
 
 
 if __name__ == "__main__":

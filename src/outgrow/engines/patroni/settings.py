@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from outgrow.engines import job
 from outgrow.engines.etcd.client import Client
-from outgrow.errors import EXIT_TOLD, FleetError, OutgrowError, tell
 
 OWN = ("standby_cluster",)
 """What a growth has set for as long as it lasts: it stays as etcd has it."""
@@ -39,16 +39,8 @@ def merged(known: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code; what failed is told in one line that the fleet reads."""
-    try:
-        update(Path(arguments[0]))
-    except (OSError, ValueError, KeyError) as error:
-        sys.stderr.write(tell(FleetError(f"the settings of the replicas: {error}")) + "\n")
-        return EXIT_TOLD
-    except OutgrowError as error:
-        sys.stderr.write(tell(error) + "\n")
-        return EXIT_TOLD
-    return 0
+    """Returns the exit code."""
+    return job.run("the settings of the replicas", lambda: update(Path(arguments[0])), ValueError, KeyError)
 
 
 if __name__ == "__main__":

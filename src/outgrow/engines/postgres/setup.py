@@ -20,9 +20,10 @@ from typing import Any
 
 from outgrow import endpoints
 from outgrow.endpoints import CHANGES
+from outgrow.engines import job
 from outgrow.engines.postgres.postgres import REPLICATION
 from outgrow.engines.postgres.scram import verifier
-from outgrow.errors import EXIT_TOLD, EngineMissing, FleetError, OutgrowError, tell
+from outgrow.errors import EngineMissing, FleetError
 
 CERTIFICATE_DAYS = "3650"
 
@@ -193,27 +194,23 @@ async def _ensure_role(server: Any, role: str, secret: str, *, may: str = "NOREP
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of them; returns the exit code. What failed is told in one line that the fleet reads."""
-    try:
-        passwords = endpoints.read_secrets(os.environ["OUTGROW_SECRETS"]).passwords
-        match arguments:
-            case ["initialise", programs, data, *tls]:
-                initialise(Path(programs), Path(data), passwords["admin"])
-                if tls:
-                    certify(Path(tls[0]), tls[1])
-            case ["follow", programs, data, url]:
-                follow(Path(programs), Path(data), url, passwords["replication"])
-            case ["provision", url, name]:
-                asyncio.run(provision(url, name, passwords))
-            case _:
-                raise SystemExit(__doc__)
-    except OSError as error:
-        sys.stderr.write(tell(FleetError(f"{arguments[0]}: {error}")) + "\n")
-        return EXIT_TOLD
-    except OutgrowError as error:
-        sys.stderr.write(tell(error) + "\n")
-        return EXIT_TOLD
-    return 0
+    """Run one of them; returns the exit code."""
+    return job.run(arguments[0] if arguments else "no job", lambda: _job(arguments))
+
+
+def _job(arguments: list[str]) -> None:
+    passwords = endpoints.read_secrets(os.environ["OUTGROW_SECRETS"]).passwords
+    match arguments:
+        case ["initialise", programs, data, *tls]:
+            initialise(Path(programs), Path(data), passwords["admin"])
+            if tls:
+                certify(Path(tls[0]), tls[1])
+        case ["follow", programs, data, url]:
+            follow(Path(programs), Path(data), url, passwords["replication"])
+        case ["provision", url, name]:
+            asyncio.run(provision(url, name, passwords))
+        case _:
+            raise SystemExit(__doc__)
 
 
 if __name__ == "__main__":
