@@ -171,7 +171,7 @@ def postmaster(host: NodeStatus) -> int:
 
 def patroni_of(host: NodeStatus) -> int:
     """The Patroni of a host."""
-    return running(inside(host)[2:], "patroni_run")[0]
+    return running(inside(host)[2:], "patroni.run")[0]
 
 
 class Writer:

@@ -14,7 +14,7 @@ from outgrow.supervisor import orphans
 from outgrow.supervisor.orphans import Note
 
 POSTMASTER = "bin/postgres -D"
-PATRONI = "patroni_run"
+PATRONI = "patroni.run"
 RECOVERY = "startup recovering"
 """In the title of the process of a replica that replays the log."""
 
