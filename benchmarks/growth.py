@@ -60,7 +60,7 @@ def run(*, quick: bool, data: Path | None = None) -> str:
         _seed(data or folder / "seeded", QUICK if quick else FULL)
         shutil.copytree(data or folder / "seeded", directory)
         port = free_port()
-        _command(directory, "up", str(directory), "--detach", "--port", str(port))
+        command(directory, "up", str(directory), "--detach", "--port", str(port))
         url = f"http://127.0.0.1:{port}"
         moves = [
             _move(directory, url, "grow", "separate-database"),
@@ -68,7 +68,7 @@ def run(*, quick: bool, data: Path | None = None) -> str:
         ]
         return _as_table(moves)
     finally:
-        _command(directory, "down", str(directory))
+        command(directory, "down", str(directory))
         shutil.rmtree(folder)
 
 
@@ -78,11 +78,11 @@ def _seed(directory: Path, amounts: tuple[str, ...]) -> None:
         return
     making = directory.with_name(f"{directory.name}.making")
     shutil.copytree(ROOT / "examples" / "conduit", making, ignore=shutil.ignore_patterns(".outgrow"))
-    _command(making, "up", str(making), "--detach", "--port", str(free_port()))
+    command(making, "up", str(making), "--detach", "--port", str(free_port()))
     try:
-        _command(making, "seed", "--", *amounts)
+        command(making, "seed", "--", *amounts)
     finally:
-        _command(making, "down", str(making))
+        command(making, "down", str(making))
     making.rename(directory)
 
 
@@ -94,7 +94,7 @@ def _move(directory: Path, url: str, *arguments: str) -> Move:
     loading.start()
     time.sleep(scenario.warmup + QUIET_S)
     began = time.monotonic()
-    last = _command(directory, *arguments, "--json").splitlines()[-1]
+    last = command(directory, *arguments, "--json").splitlines()[-1]
     seconds = time.monotonic() - began
     time.sleep(QUIET_S)
     ended.set()
@@ -125,7 +125,7 @@ def _loaded(scenario: Scenario, url: str, ended: threading.Event) -> Report:
     return uvloop.run(work())
 
 
-def _command(directory: Path, *arguments: str) -> str:
+def command(directory: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "outgrow.cli", *arguments],
         cwd=directory,
