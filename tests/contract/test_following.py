@@ -8,13 +8,16 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
 from outgrow import Outgrow, errors
+from outgrow.engines.postgres.setup import provision_changes
 from outgrow.runtime import following
 from outgrow.runtime.cache import changes, shared
 from outgrow.runtime.database.postgres_changes import drop_leftovers
+from outgrow.runtime.database.postgres_readiness import lacking
 from tests.support.cache import CacheServer
 from tests.support.following import Reader, World, reads, until
 from tests.support.postgres import PostgresServer
@@ -294,6 +297,33 @@ async def test_what_a_former_primary_keeps_of_it_goes(cache: CacheServer) -> Non
         await drop_leftovers(url, world.password, world.slot)
         count = "SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'logical'"
         assert [each.execute(count)[0][0] for each in (cluster.primary, replica)] == [1, 0]
+
+
+async def test_where_nobody_follows_any_more_no_log_is_kept(world: World) -> None:
+    """What the fleet does at its start when outgrow.toml names no table any more."""
+    async with world.process() as og:
+        await reads(og)
+    name = f"gone_{world.database}"
+    world.sql(f"ALTER ROLE {world.role} RENAME TO {name}_changes")
+    world.sql(f"SELECT pg_copy_logical_replication_slot('{world.slot}', '{name}_changes')")
+    connection = await asyncpg.connect(world.server.url(world.database))
+    await provision_changes(connection, name, None)
+    await connection.close()
+    role = f"SELECT rolcanlogin, rolreplication FROM pg_roles WHERE rolname = '{name}_changes'"
+    assert [tuple(row) for row in world.sql(role)] == [(False, False)]
+    slots = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{name}_changes'"
+    assert world.sql(slots)[0][0] == 0
+
+
+async def test_what_a_role_lacks_to_read_changes_is_said_in_sql(world: World) -> None:
+    url = f"postgresql://{world.role}@127.0.0.1:{world.server.port}/{world.database}"
+    world.sql(f"ALTER ROLE {world.role} NOREPLICATION")
+    keeps, may = await lacking(url, world.password)
+    assert "max_slot_wal_keep_size = '4GB'" in keeps and may == f'ALTER ROLE "{world.role}" REPLICATION;'
+    world.sql(may)
+    assert await lacking(url, world.password) == [keeps]
+    with pytest.raises(errors.Unavailable, match="no connection to"):
+        await lacking(url, "wrong")
 
 
 async def test_a_table_that_is_not_there_cannot_be_published(world: World) -> None:

@@ -275,7 +275,7 @@ CONTRADICTIONS = [
     (
         f'stage = 6\n{OWN}[cache]\nfollow_changes = ["a"]',
         "cache.follow_changes",
-        "`outgrow doctor` has the SQL",
+        "CREATE ROLE NAME LOGIN REPLICATION",
     ),
     (
         'stage = 6\n[cache]\nfollow_changes = ["a"]\nchanges_url = "postgresql://r@h/d"',

@@ -1,5 +1,7 @@
 """The application: its routes, the hottest first, and what is around them."""
 
+from importlib import import_module
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -12,6 +14,8 @@ from conduit.cors import OpenToAll
 from conduit.documents import Json
 from conduit.problems import Problem, on_http_error, on_problem, on_unknown
 from outgrow import errors
+
+import_module("conduit.rows")  # what changes of rows mean, whoever makes them
 
 
 async def index(request: Request) -> Json:

@@ -61,8 +61,8 @@ async def create(request: Request) -> Json:
             changes.ARTICLES,
             changes.TAGS,
             changes.written(viewer),
+            changes.article(article_id),
             changes.slug(article.slug),
-            changes.comments(article.slug),
             *map(changes.tagged, tags),
         )
     return Json({"article": article}, 201)
@@ -74,9 +74,7 @@ async def change(request: Request) -> Json:
     async with og.db.write(key=viewer) as tx:
         old = await _own_article(tx, request, viewer)
         article = await _store(tx, old, wanted)
-        og.cache.invalidate(changes.article(old.id))
-        for address in {old.slug, article.slug}:
-            og.cache.invalidate(changes.slug(address), changes.comments(address))
+        og.cache.invalidate(changes.article(old.id), changes.slug(old.slug), changes.slug(article.slug))
         if wanted.tag_list is not UNSET:
             await _retag(tx, old.id, before=json.decode(old.tag_list), after=tidy(wanted.tag_list))
     return Json({"article": article})
@@ -96,7 +94,7 @@ async def delete(request: Request) -> Response:
             changes.written(viewer),
             changes.article(article.id),
             changes.slug(article.slug),
-            changes.comments(article.slug),
+            changes.comments(article.id),
             *map(changes.tagged, tags),
             *map(changes.favorites, fans),
         )

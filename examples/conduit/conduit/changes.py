@@ -22,9 +22,9 @@ def slug(slug: str) -> str:
     return f"slug:{slug}"
 
 
-def comments(slug: str) -> str:
-    """The comments on the article at this address."""
-    return f"comments:{slug}"
+def comments(article_id: int) -> str:
+    """The comments on an article."""
+    return f"comments:{article_id}"
 
 
 def profile(user_id: int) -> str:

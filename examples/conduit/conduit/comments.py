@@ -40,7 +40,7 @@ ADD_COMMENT = (
             bindparam("body", type_=sa.Text),
         ).where(articles.c.slug == bindparam("slug")),
     )
-    .returning(comments.c.number, comments.c.created_at, comments.c.body, *AUTHOR)
+    .returning(comments.c.article_id, comments.c.number, comments.c.created_at, comments.c.body, *AUTHOR)
 )
 ARTICLE_ID = sa.select(articles.c.id).where(articles.c.slug == bindparam("slug"))
 COMMENT = (
@@ -72,7 +72,7 @@ async def add(request: Request) -> Json:
 
 
 async def _store(slug: str, author_id: int, body: str) -> Any:
-    """Store a comment made now; returns its row. Raises Problem 404, UniqueViolation."""
+    """Store a comment made now; returns what is shown of it. Raises Problem 404, UniqueViolation."""
     moment = datetime.now(UTC)
     async with og.db.write(key=author_id) as tx:
         comment = await tx.one(
@@ -85,8 +85,9 @@ async def _store(slug: str, author_id: int, body: str) -> Any:
         )
         if comment is None:
             raise not_found("article")
-        og.cache.invalidate(changes.comments(slug))
-    return comment
+        article_id, *shown = comment
+        og.cache.invalidate(changes.comments(article_id))
+    return shown
 
 
 async def delete(request: Request) -> Response:
@@ -95,7 +96,7 @@ async def delete(request: Request) -> Response:
     async with og.db.write(key=viewer) as tx:
         key = await _own_comment(tx, slug, request.path_params["number"], viewer)
         await tx.execute(DELETE_COMMENT, **key)
-        og.cache.invalidate(changes.comments(slug))
+        og.cache.invalidate(changes.comments(key["article_id"]))
     return Response(status_code=204)
 
 

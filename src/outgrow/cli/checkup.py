@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import re
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
+from outgrow import endpoints
 from outgrow.cli import application, units
 from outgrow.errors import EngineMissing, Misuse, OutgrowError
 from outgrow.topology.model import Topology
@@ -267,6 +270,8 @@ def _application(directory: Path, topology: Topology) -> Iterator[Check]:
     )
     yield _migrations(directory, topology)
     yield _port(directory, topology)
+    if topology.cache.changes_url is not None:
+        yield _changes(topology.cache.changes_url)
 
 
 def _migrations(directory: Path, topology: Topology) -> Check:
@@ -277,6 +282,20 @@ def _migrations(directory: Path, topology: Topology) -> Check:
     if not versions.is_dir():
         return Check(APPLICATION, "migrations", "missing", f"there is no {versions}", f"mkdir -p {versions}")
     return Check(APPLICATION, "migrations", "ok", f"{len(list(versions.glob('*.py')))} in {versions}")
+
+
+def _changes(url: str) -> Check:
+    """Whether a database of one's own lets the cache follow its changes."""
+    try:
+        from outgrow.runtime.database.postgres_readiness import lacking
+
+        said = asyncio.run(lacking(*endpoints.split_password(url)))
+    except ModuleNotFoundError:
+        return Check(APPLICATION, "changes", "missing", "no driver", "pip install 'outgrow[postgres]'")
+    except OutgrowError as error:
+        return Check(APPLICATION, "changes", "missing", error.message, error.hint)
+    role = urlsplit(url).username
+    return _check(APPLICATION, "changes", f"read by {role}", ok=not said, fix=" ".join(said))
 
 
 def _port(directory: Path, topology: Topology) -> Check:

@@ -233,7 +233,8 @@ class Handover(ABC):
             for shard, earlier in zip(made.database.shards, before.database.shards, strict=True)
         )
         database = replace(made.database, shards=shards, pool=before.database.pool)
-        return replace(made, moved=True, database=database, cache=before.cache, sessions=before.sessions)
+        cache = replace(before.cache, changes_url=self.new(context).changes_url)
+        return replace(made, moved=True, database=database, cache=cache, sessions=before.sessions)
 
     def place(self, context: Context) -> Placement:
         """Where the fleet's nodes are."""

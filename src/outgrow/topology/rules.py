@@ -409,7 +409,8 @@ RULES = (
             and not topology.cache.changes_url
         ),
         "needs changes_url beside it",
-        "with database.url name a role there that may read the log: `outgrow doctor` has the SQL",
+        "a role there that reads the log: CREATE ROLE NAME LOGIN REPLICATION PASSWORD '...'; docs/cache.md "
+        "has the rest, and `outgrow doctor` looks whether it will do",
     ),
     Rule(
         ("cache.changes_url", "database.url"),

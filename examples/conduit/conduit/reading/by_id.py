@@ -70,9 +70,7 @@ def profile_pieces(count: int) -> Query:
 
 COMMENT_PIECES = (
     sa.select(comments.c.author_id, comments.c.number, comments.c.created_at, comments.c.body)
-    .select_from(articles)
-    .outerjoin(comments, comments.c.article_id == articles.c.id)
-    .where(articles.c.slug == SLUG)
+    .where(comments.c.article_id == bindparam("article_id"))
     .order_by(comments.c.number.desc())
     .limit(sa.literal_column(str(COMMENTS_MAX)))
 )

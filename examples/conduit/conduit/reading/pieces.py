@@ -102,14 +102,13 @@ async def comments(slug: str, viewer: int | None) -> bytes:
 
 
 async def _comments(slug: str) -> list[tuple[int, bytes, bytes]]:
+    article_id = (await _text(slug)).article_id
+
     async def load() -> list[tuple[int, bytes, bytes]]:
         async with og.db.read() as tx:
-            rows = await tx.all(by_id.COMMENT_PIECES, slug=slug)
-        if not rows:
-            raise not_found("article")
-        return [_comment(*row) for row in rows if row[0] is not None]
+            return [_comment(*row) for row in await tx.all(by_id.COMMENT_PIECES, article_id=article_id)]
 
-    return await og.cache.get(changes.comments(slug), load, ttl=TTL)
+    return await og.cache.get(changes.comments(article_id), load, ttl=TTL)
 
 
 def _comment(author_id: int, number: int, created_at: str, body: str) -> tuple[int, bytes, bytes]:

@@ -125,7 +125,7 @@ async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
             await server.execute(f'CREATE DATABASE "{name}" OWNER "{owner}"')
         await server.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
         await server.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{name}"')
-        await _provision_changes(server, name, passwords.get("changes"))
+        await provision_changes(server, name, passwords.get("changes"))
     finally:
         await server.close()
     inside = await asyncpg.connect(url, database=name, password=passwords["admin"], timeout=30)
@@ -136,7 +136,7 @@ async def provision(url: str, name: str, passwords: dict[str, str]) -> None:
         await inside.close()
 
 
-async def _provision_changes(server: Any, name: str, password: str | None) -> None:
+async def provision_changes(server: Any, name: str, password: str | None) -> None:
     """The role that reads what has changed. Without a password nobody does: a slot would keep the log."""
     role = f"{name}{CHANGES}"
     if password is not None:
