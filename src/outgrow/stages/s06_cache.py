@@ -57,6 +57,10 @@ STAGE = Stage(
             "tests/drills/test_cache_drills.py",
             ("cache-restart", "cache-gone", "cache-slow", "cache-full"),
         ),
+        Promise(
+            "What psql or another program changes in the tables that are named it forgets within a second.",
+            "tests/contract/test_following.py",
+        ),
     ),
     cost="A value is now in two places; there is memory to size, and a tier that may vanish at any time.",
     change=change,

@@ -153,6 +153,7 @@ end
 if #told > 1 then redis.call('PUBLISH', ARGV[1], cmsgpack.pack(told)) end
 return #told - 1
 """
+FOLLOW = "return redis.call('HSET', KEYS[1], 'followed', ARGV[1])"
 ALWAYS = "#!lua flags=allow-oom\n"
 """Also when there is no memory left: what is said about tags is little, and must not be lost. Values may."""
 
@@ -162,6 +163,7 @@ SCRIPTS = {
     "keep": KEEP,
     "announce": ALWAYS + ANNOUNCE,
     "settle": ALWAYS + SETTLE,
+    "follow": ALWAYS + FOLLOW,
 }
 
 
@@ -334,7 +336,7 @@ class Shelf:
 
     async def follow(self, place: str) -> None:
         """Everything that has changed up to this place has been told here."""
-        await self._link.ask("HSET", self._state, "followed", place)
+        await self._run("follow", [self._state], (), [place])
 
     def _run(
         self,
