@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +18,7 @@ import asyncpg
 import pytest
 
 from outgrow.cluster import NodeStatus
+from outgrow.cluster.processes import Processes
 from outgrow.engines.etcd import etcd
 from outgrow.engines.patroni.client import Client
 from outgrow.errors import EngineMissing, FleetError, Misuse
@@ -199,6 +201,40 @@ def test_a_planned_switchover(cluster: Cluster) -> None:
         run(primary.switchover(cluster.directory, after))
     with pytest.raises(Misuse, match="there is no node postgres-9"):
         run(primary.switchover(cluster.directory, "postgres-9"))
+
+
+def test_a_switchover_that_cannot_hold_the_writes_leaves_everything_as_it_was(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patroni waits for the word by then: it is told no, also by who is stopped (Ctrl-C), and forgets it."""
+    cluster.wait_until_whole()
+    before, timeline = cluster.primary.name, cluster.primary.role
+
+    async def fails(processes: Processes, seconds: float) -> None:
+        raise FleetError("a process of the application: it does not answer")
+
+    async def hangs(processes: Processes, seconds: float) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    async def stopped() -> None:
+        switching = asyncio.create_task(primary.switchover(cluster.directory, None))
+        await asyncio.to_thread(reached.wait, 30)
+        switching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await switching
+
+    reached = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(Processes, "hold", fails)
+        with pytest.raises(FleetError, match="it does not answer"):
+            run(primary.switchover(cluster.directory, None))
+        patched.setattr(Processes, "hold", hangs)
+        run(stopped())
+    assert (cluster.primary.name, cluster.primary.role) == (before, timeline)
+    assert cluster.writable() == [before]
+    assert run(primary.switchover(cluster.directory, None)).before == before
+    cluster.wait_until_whole()
 
 
 def test_a_primary_that_hangs_is_given_up(cluster: Cluster) -> None:

@@ -63,3 +63,33 @@ def test_what_waits_less_long_is_still_there() -> None:
     process_unhealthy_cluster()
     clock.sleep(0.3)
     assert 0.5 <= time.monotonic() - began < 10
+
+
+REFUSED = """
+from types import SimpleNamespace
+from outgrow.engines.patroni import hand_over
+
+hand_over.prepare()
+from patroni.ha import Ha
+from patroni.postgresql import Postgresql
+
+told = []
+server = Postgresql.__new__(Postgresql)
+server.connection_pool = SimpleNamespace(conn_kwargs=dict(host="127.0.0.1", port=1, dbname="postgres"))
+Postgresql._do_stop = lambda *how: told.append("stopped")
+ha = Ha.__new__(Ha)
+ha.__dict__.update(
+    state_handler=server, _rewind=SimpleNamespace(trigger_check_diverged_lsn=int, get_archive_command=str)
+)
+ha.dcs = SimpleNamespace(manual_failover=lambda *what: told.append(what))
+ha.watchdog = SimpleNamespace(is_running=False)
+ha.primary_stop_timeout = int
+print(ha.demote("graceful"), told)
+"""
+
+
+def test_a_change_that_is_refused_is_forgotten_before_anything_is_stopped() -> None:
+    """Here there is nobody to wait for the word with: in Patroni's own code, whose server cannot be asked."""
+    program()
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None [('', '')]", done.stdout + done.stderr

@@ -1,6 +1,7 @@
 """Changing the primary on purpose, while the application serves.
 
-switchover   hold writes ─► the next one has all ─► Patroni stops the old one, promotes the next ─► let go
+switchover   Patroni is ready ─► hold writes ─► the next one has all ─► Patroni stops the old one,
+             promotes the next ─► let go
 failover     the primary's host is ended, whatever it does; the most advanced of the others takes over
 rebuild      a replica throws its data away and copies all of it from the primary
 pause        nobody takes over by itself, until `resume`
@@ -13,9 +14,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from outgrow import cluster, endpoints
@@ -25,9 +26,11 @@ from outgrow.cluster.plan import replicated
 from outgrow.cluster.processes import Processes
 from outgrow.cluster.state import State
 from outgrow.engines.patroni.client import Client, look
+from outgrow.engines.patroni.hand_over import DATABASE
 from outgrow.engines.patroni.patroni import Patroni
 from outgrow.engines.patroni.view import RUNNING, Member
 from outgrow.errors import FleetError, FleetNotRunning, Misuse
+from outgrow.growth import hand_over
 from outgrow.growth import journal as journals
 from outgrow.growth.data import postgres_follower as follower
 from outgrow.growth.journal import Journal
@@ -38,6 +41,9 @@ HOLD_SHARE = 0.7
 """Of the time for which a write block waits: what has not begun by then is given up."""
 
 CAUGHT_UP_S = 1.0
+FOLLOWS_WITHIN_S = 10.0
+"""For a replica to be one that may take over."""
+
 TAKES_OVER_WITHIN_S = 60.0
 STOPS_WITHIN_S = 10.0
 """For a replica to have begun with what it was asked for."""
@@ -61,6 +67,7 @@ class _Nodes(NamedTuple):
     engine: Patroni
     passwords: dict[str, str]
     timeout_s: float
+    all_confirm: bool
 
     async def members(self) -> dict[str, Member]:
         """Those that answer, as they are now."""
@@ -82,55 +89,78 @@ async def switchover(directory: Path, target: str | None) -> Change:
     """Make another node the primary. Raises Misuse, FleetNotRunning, or FleetError: it stays as it was."""
     nodes = await _nodes(directory)
     with _changing(nodes.state, "switchover", target or "the most advanced replica"):
+        before, after = await _chosen_by(nodes, target)
+        return Change(before, after, await _switch(nodes, before, after))
+
+
+async def _chosen_by(nodes: _Nodes, target: str | None) -> tuple[str, str]:
+    """Who is the primary, and who is to be it. Soon after a change the replicas have yet to follow."""
+    deadline = time.monotonic() + FOLLOWS_WITHIN_S
+    while True:
         members = await nodes.members()
         before = next((name for name, each in members.items() if each.role == "primary"), None)
         if before is None:
             raise FleetError("there is no primary to switch from", hint="`outgrow status` shows the nodes")
-        after = _chosen(target, before, members, list(nodes.engine.hosts))
-        return Change(before, after, await _switch(nodes, before, after))
+        if nodes.all_confirm:  # with `sync` nobody else may take over
+            members = {name: each for name, each in members.items() if each.confirms or name == before}
+        try:
+            return before, _chosen(target, before, members, list(nodes.engine.hosts))
+        except FleetError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(EVERY_S)
 
 
 async def _switch(nodes: _Nodes, before: str, after: str) -> float:
-    password = nodes.passwords["admin"]
+    password, url = nodes.passwords["admin"], nodes.engine.node_url(before)
     async with (
-        follower.connected(nodes.engine.node_url(before), password) as old,
+        follower.connected(url, password) as old,
+        follower.connected(f"{url.rpartition('/')[0]}/{DATABASE}", password) as word,
         follower.connected(nodes.engine.node_url(after), password) as new,
-        Processes(nodes.state.placement().control) as processes,
     ):
-        # What is written down now need not be while writes are held.
+        # What is written down now need not be while everybody waits for it.
         await old.execute("CHECKPOINT")
         await follower.until_replayed(new, await follower.position(old), TAKES_OVER_WITHIN_S)
-        await control.change(
-            nodes.state.application, Request("hand-over", names=(before,)), tell=lambda change: None
-        )
-        began = time.monotonic()
-        await processes.hold(HOLD_S)
-        await follower.until_replayed(new, await follower.position(old), CAUGHT_UP_S)
-        if time.monotonic() - began > nodes.timeout_s * HOLD_SHARE / 2:
-            raise FleetError("the writes could not be held for as long as it takes", hint="try again")
+        await hand_over.claim(word)
         body = {"leader": before, "candidate": after}
-        host = nodes.engine.hosts[before]
-        asked = asyncio.create_task(
-            asyncio.to_thread(Client(nodes.passwords["patroni"]).change, "POST", host, "/switchover", body)
-        )
-        writable = asyncio.create_task(follower.until_writable(new, TAKES_OVER_WITHIN_S))
+        client, host = Client(nodes.passwords["patroni"]), nodes.engine.hosts[before]
+        asked = asyncio.create_task(asyncio.to_thread(client.change, "POST", host, "/switchover", body))
+        given = False
         try:
-            await _first(asked, writable)
-            took = time.monotonic() - began
-            await processes.ask("release")
+            async with Processes(nodes.state.placement().control) as processes:
+                await _first(asked, hand_over.until_awaited(word))
+                await control.change(
+                    nodes.state.application, Request("hand-over", names=(before,)), tell=lambda change: None
+                )
+                began = time.monotonic()
+                await processes.hold(HOLD_S)
+                await follower.until_replayed(new, await follower.position(old), CAUGHT_UP_S)
+                if time.monotonic() - began > nodes.timeout_s * HOLD_SHARE / 2:
+                    raise FleetError("the writes could not be held for as long as it takes", hint="try again")
+                given = True
+                await hand_over.give(word)
+                await _first(asked, follower.until_writable(new, TAKES_OVER_WITHIN_S))
+                took = time.monotonic() - began
+                await processes.ask("release")
         finally:
-            writable.cancel()
-            await asyncio.gather(asked, writable, return_exceptions=True)
+            if not given:
+                await hand_over.refuse(word, asked)
+            await asyncio.gather(asked, return_exceptions=True)
         asked.result()
         return took
 
 
-async def _first(asked: asyncio.Task[str], writable: asyncio.Task[None]) -> None:
-    """Until the new primary accepts writes. Raises what either of them raises."""
-    await asyncio.wait((asked, writable), return_when=asyncio.FIRST_COMPLETED)
-    if asked.done():
-        asked.result()  # a refusal comes at once, and success after the promotion
-    await writable
+async def _first(asked: asyncio.Task[str], happens: Coroutine[Any, Any, None]) -> None:
+    """Until it has happened, with what was asked for under way. Raises what either of them raises."""
+    task = asyncio.create_task(happens)
+    try:
+        await asyncio.wait((asked, task), return_when=asyncio.FIRST_COMPLETED)
+        if asked.done():
+            asked.result()  # a refusal comes at once, and success after the promotion
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def failover(directory: Path) -> Change:
@@ -212,7 +242,9 @@ async def _nodes(directory: Path) -> _Nodes:
     host = str(urlsplit(document.database.shards[0].nodes[0].url).hostname)
     place = state.placement(state.placement(host).neighbour(1))
     passwords = endpoints.read_secrets(place.operator_secrets).passwords
-    return _Nodes(state, Patroni(topology, place), passwords, topology.database.checkout_timeout)
+    database = topology.database
+    all_confirm = database.replication == "sync"
+    return _Nodes(state, Patroni(topology, place), passwords, database.checkout_timeout, all_confirm)
 
 
 def _chosen(target: str | None, before: str, members: dict[str, Member], known: list[str]) -> str:

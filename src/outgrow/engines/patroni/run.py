@@ -10,6 +10,7 @@
   whoever looks too early is woken up by etcd when it is.
 - Before it takes a lease that has run out, it asks every node how far it is, and waits two seconds for each
   that hangs: as a rule that is the old primary, for whom everybody has waited for the whole lease.
+- A planned change begins when who wants it says so (hand_over.py), not while writes still are to be held.
 - It counts time by the clock of the day. Set back by an hour, it would not look again, nor renew its lease,
   for an hour.
 """
@@ -21,6 +22,8 @@ import sys
 import time
 from importlib import import_module
 from typing import Any
+
+from outgrow.engines.patroni import hand_over
 
 LOOKS_EVERY_S = 0.02
 SLEEPS_S = {"on_shutdown": 0.02, "_on_shutdown": 0.02, "process_unhealthy_cluster": 0.2}
@@ -78,6 +81,7 @@ def prepare() -> None:
     vars(import_module("patroni.postgresql"))["STOP_POLLING_INTERVAL"] = LOOKS_EVERY_S
     client = vars(import_module("patroni.request"))
     client["PatroniRequest"] = _impatient(client["PatroniRequest"])
+    hand_over.prepare()
 
 
 def main() -> int:

@@ -14,7 +14,10 @@ RUNNING = ("running", "streaming")
 
 
 class Member(NamedTuple):
-    """One node as it told last. `position` is its place in the log, in bytes."""
+    """One node as it told last. `position` is its place in the log, in bytes.
+
+    `confirms`: commits wait for it, as it says itself when it is asked; etcd has that elsewhere.
+    """
 
     name: str
     role: str
@@ -22,6 +25,7 @@ class Member(NamedTuple):
     timeline: int | None = None
     position: int | None = None
     streaming: bool = False
+    confirms: bool = False
 
     @property
     def serves(self) -> bool:
@@ -78,6 +82,7 @@ def member(name: str, told: Mapping[str, Any]) -> Member:
         told.get("timeline"),
         position,
         told.get("replication_state") == "streaming",
+        bool(told.get("sync_standby") or told.get("quorum_standby")),
     )
 
 
