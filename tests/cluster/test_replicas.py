@@ -378,7 +378,7 @@ def test_a_replica_that_needs_a_log_that_is_gone_copies_everything_anew(cluster:
 
 def _kept(cluster: Cluster, name: str) -> int:
     """Bytes of the log that the primary keeps for it."""
-    return next(node.kept or 0 for node in cluster.nodes if node.name == name)
+    return cluster.node(name).kept or 0
 
 
 @pytest.mark.timeout(180)
