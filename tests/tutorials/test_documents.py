@@ -20,10 +20,11 @@ BLOCK = re.compile(r"^```\w+ (?P<file>\S+)\n(?P<code>.*?)^```$", re.MULTILINE | 
 """A block that says after its language which file it is a piece of."""
 
 
-def pieces(document: str) -> dict[str, list[str]]:
+def pieces(document: str, *, whole: bool = False) -> dict[str, list[str]]:
+    """What is shown of each file: its lines, or whole blocks."""
     found: dict[str, list[str]] = defaultdict(list)
     for match in BLOCK.finditer(document):
-        found[match["file"]] += lines(match["code"])
+        found[match["file"]] += [match["code"]] if whole else lines(match["code"])
     return found
 
 
@@ -43,6 +44,14 @@ def test_the_pieces_in_the_document_make_the_files(framework: str) -> None:
     assert set(found) == set(files)
     for name, path in files.items():
         assert found[name] == lines(path.read_text()), name
+
+
+def test_the_cache_is_explained_by_what_the_example_does() -> None:
+    found = pieces((ROOT / "docs" / "tutorial-cache.md").read_text(), whole=True)
+    assert len(found) >= 6
+    for name, shown in found.items():
+        code = (ROOT / "examples" / "conduit" / "conduit" / name).read_text()
+        assert [each for each in shown if each not in code] == [], name
 
 
 def test_the_engine_in_the_guide_is_one() -> None:
