@@ -63,7 +63,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_goes_back(database_url: 
         strategy = counts(og)
         workers = [Worker(number, step) for number, step in enumerate(STEPS)]
         watching = asyncio.create_task(watch(og))
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(80):
             await asyncio.gather(*(worker.run(database_url) for worker in workers))
         og.cache.clear()  # what others put a process alone does not hear
         shown = {
