@@ -48,8 +48,13 @@ async def test_who_looks_at_the_same_time_looks_together(two: tuple[Process, Pro
     one, other = two
     await one.read("a")
     await one.shared.barrier()
+    looked: list[float] = []
+    other.events.cache_looked.subscribe(looked.append)
+    assert other.cache.shared
     asked(one.server)
     assert set(await asyncio.gather(*(other.read("a") for _ in range(100)))) == {0}
+    assert len(looked) == 100
+    assert all(0 < seconds < 5 for seconds in looked)
     assert asked(one.server)["mget"] == 1
     assert other.outcomes == {"shared": 100}
     assert other.loads == 0

@@ -7,7 +7,9 @@ import pytest
 
 from outgrow.advisor import measures
 from outgrow.advisor.keys import Told
+from outgrow.advisor.measures import Distribution, Tally
 from outgrow.dashboard.cached import caches
+from outgrow.dashboard.gather import _traffic_series
 from outgrow.dashboard.tables import Minute
 from outgrow.engines.redis.cache import Figures as Server
 from outgrow.runtime.telemetry.prometheus import Metrics
@@ -53,3 +55,13 @@ def test_what_is_new_in_the_last_minute_counts() -> None:
 def test_an_application_without_a_cache_has_no_such_part() -> None:
     nothing = Minute(figures(process()), figures(process()), 1.0)
     assert caches([], [], None) is caches([nothing], [[]], None) is None
+
+
+def test_the_history_knows_the_share_of_a_request_that_is_the_database() -> None:
+    tally = Tally(
+        seconds=1.0,
+        requests=Distribution((1.0,), [2.0, 0.0], 0.4),
+        queries=Distribution((1.0,), [6.0, 0.0], 0.3),
+    )
+    assert _traffic_series(tally)["database_time"] == pytest.approx(0.75)
+    assert _traffic_series(Tally())["database_time"] is None

@@ -329,6 +329,7 @@ def _traffic_series(tally: Tally) -> dict[str, float | None]:
         "wait_p99": _ms(tally.waits.quantile(0.99)),
         "writes": tally.writes / seconds,
         "hits": tally.hit_share,
+        "database_time": tally.queries.sum / tally.requests.sum if tally.requests.sum else None,
         "tasks": sum(tally.tasks.values()) / seconds,
     }
 

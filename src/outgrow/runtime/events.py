@@ -118,6 +118,9 @@ class Events:
         self.cache_waited = Event("cache_waited", "why", "seconds")
         """`why` is "place" (so many loads run at once) or "process" (another one loads it)."""
 
+        self.cache_looked = Event("cache_looked", "seconds")
+        """What all processes share was asked for a value that is not in this one's memory."""
+
         self.cache_shared = Event("cache_shared", "state")
         """What processes share is "up" for the first time, "down", or "back"."""
 

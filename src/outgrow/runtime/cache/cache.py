@@ -352,6 +352,11 @@ class Cache:
         self.clear()
         self._shared = self._loads.shared = shared
 
+    @property
+    def shared(self) -> bool:
+        """Whether all processes share one, so that each hears at once of what the others write."""
+        return self._shared is not None
+
     async def check(self) -> str:
         """For the deep health check. Raises Unavailable while what all processes share cannot be asked."""
         if self._shared is not None and not self._shared.up:

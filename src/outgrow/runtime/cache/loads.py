@@ -58,7 +58,9 @@ class Loads:
         With `strict` that which goes on must know all that it depends on.
         """
         if self.shared is not None and wanted.codec is not None and wanted.key not in self.running:
+            began = monotonic()
             entry = await self.shared.look(wanted)
+            self._events.cache_looked(monotonic() - began)
             if entry is not None and self.good(entry) and not self._holds_newer(wanted.key, entry.position):
                 return self._shared(wanted, load, entry), entry.floor
         bookmark = self._demanding(request.current.get())

@@ -195,6 +195,9 @@ class _Cache:
             "prefix",
             "outcome",
         )
+        self._looks = registry.histogram(
+            "outgrow_cache_look_seconds", "Asking the shared cache for a value.", QUERY_BOUNDS
+        )
         self._loads = registry.histogram(
             "outgrow_cache_load_seconds", "Time of a loader.", REQUEST_BOUNDS, "prefix", "stored"
         )
@@ -224,6 +227,7 @@ class _Cache:
         events.cache_loaded.subscribe(self.loaded)
         events.cache_invalidated.subscribe(self.invalidated)
         events.cache_waited.subscribe(self.waited)
+        events.cache_looked.subscribe(self._looks.series().observe)
         events.cache_shared.subscribe(self.shared)
         events.cache_followed.subscribe(lambda tags, seconds: self._followed.observe(seconds))
         events.cache_change_failed.subscribe(self.failed)
