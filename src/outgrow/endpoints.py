@@ -86,7 +86,8 @@ class Cache(msgspec.Struct, frozen=True):
     """The cache tier. The URL, of the store that all processes share, carries no password.
 
     `entries_max` is for each process, and so is `loads_max`, loads at once (None: what the database's pool
-    bears). `several`: more than one process runs; with "memory" none hears what the others write.
+    bears). `several`: more than one process runs; with "memory" none hears what the others write, so there
+    an entry lives for `unheard_s` at most.
     `changes_url` is the database as the role that reads what has changed there; with it the
     shared cache hears of it.
     """
@@ -99,6 +100,7 @@ class Cache(msgspec.Struct, frozen=True):
     several: bool = False
     loads_max: int | None = None
     changes_url: str | None = None
+    unheard_s: float = 60.0
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -313,6 +315,7 @@ def from_topology(
             engine=topology.cache.engine or "memory",
             url=cache_url or _without_password(topology.cache.url),
             entries_max=topology.cache.entries,
+            unheard_s=topology.cache.unheard,
             bytes_max=None if topology.cache.entries_mb is None else topology.cache.entries_mb << 20,
             eviction=topology.cache.eviction,
             several=topology.processes > 1,

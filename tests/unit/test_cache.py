@@ -820,3 +820,33 @@ async def test_alone_again_it_begins_anew(history: History, events: Events, scop
     assert await cache.get("k", returning(2)) == 2
     cache.serve_sessions(True)
     assert await cache.get("k", never) == 2
+
+
+# --- Others write, and this process does not hear of it ----------------------------------------------
+
+
+async def test_what_is_not_heard_of_lives_for_a_minute_whatever_its_ttl(
+    history: History,
+) -> None:
+    settings = endpoints.Cache(several=True, unheard_s=60.0)
+    cache = Cache(settings, Events(), position=lambda: history.position)
+    await cache.get("a", returning(1), ttl="1h", stale="1h")
+    entry = cache.held("a")
+    assert entry is not None and entry.until - entry.born < 60 * 1.2
+    await cache.get("b", returning(1), ttl="1s", stale="10s")
+    short = cache.held("b")
+    assert short is not None and short.until - short.born < 12, "what lives for less is as it was"
+
+
+async def test_a_process_that_is_alone_no_more_forgets_what_was_to_live_for_long(history: History) -> None:
+    cache = Cache(endpoints.Cache(), Events(), position=lambda: history.position)
+    await cache.get("a", returning(1), ttl="1h")
+    entry = cache.held("a")
+    assert entry is not None and entry.expires - entry.born > 3_000
+    cache.among(endpoints.Cache())
+    assert cache.held("a") is entry
+    cache.among(endpoints.Cache(several=True))
+    assert cache.held("a") is None
+    await cache.get("a", returning(1), ttl="1h")
+    entry = cache.held("a")
+    assert entry is not None and entry.expires - entry.born < 70

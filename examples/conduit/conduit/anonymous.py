@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conduit import og
-from conduit.reading.parts import ttl
+from conduit.reading.parts import TTL
 from outgrow import ETag
 
 SESSION = "/api/session"
@@ -46,7 +46,7 @@ class AnonymousAnswers:
             answer = await og.cache.get(
                 f"anonymous:{scope['path']}?{scope['query_string'].decode('latin-1')}",
                 lambda: self._answer(scope),
-                ttl=ttl(),
+                ttl=TTL,
             )
         except NotKept as refused:
             answer = refused.answer

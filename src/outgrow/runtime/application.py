@@ -236,6 +236,7 @@ class Outgrow:
         if (document.cache, document.database) != (self.endpoints.cache, before):
             await self._follow(document)
         self.cache.serve_sessions(_caches_for_sessions(document))
+        self.cache.among(document.cache)
         self.endpoints = document
 
     async def _move_sessions(self, settings: endpoints.Sessions) -> None:

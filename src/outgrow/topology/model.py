@@ -251,6 +251,10 @@ class Cache(Section, frozen=True):
         ]
         | None
     ) = None
+    unheard: Annotated[
+        Duration,
+        Meta(description="how long an entry may live where other processes' writes are not heard of"),
+    ] = 60.0
     follow_changes: Annotated[
         tuple[TableName, ...],
         Meta(description="tables whose changes it hears of, whoever changes them; needs a shared cache"),

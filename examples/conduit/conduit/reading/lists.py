@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from conduit import changes, og
 from conduit.problems import Problem
 from conduit.reading import by_id, direct, statements
-from conduit.reading.parts import FALSE, NOBODY, TRUE, by_ids, id_of, ids_of, parts_of, tastes, ttl
+from conduit.reading.parts import FALSE, NOBODY, TRUE, TTL, by_ids, id_of, ids_of, parts_of, tastes
 from conduit.validation import Filters
 
 NEWEST = 300
@@ -71,14 +71,14 @@ async def feed(viewer: int, limit: int, offset: int) -> bytes:
     # Another set of people has another hash, and so another key: a key's tags are always the same.
     key = f"feed:{viewer}:{limit}:{offset}:{hash(follows)}"
     depends = chain((changes.follows(viewer),), map(changes.written, follows))
-    return await _shown(await og.cache.get(key, load, ttl=ttl(), tags=depends), favorites, follows)
+    return await _shown(await og.cache.get(key, load, ttl=TTL, tags=depends), favorites, follows)
 
 
 async def _merged(authors: Iterable[int], limit: int, offset: int) -> Page:
     """A page of what these have written, from what is kept of each: when somebody publishes, that author is
     asked for once, and not each of the readers' feeds."""
     names = map(changes.written, authors)
-    written = (await og.cache.get_many(names, _load_written, ttl=ttl())).values()
+    written = (await og.cache.get_many(names, _load_written, ttl=TTL)).values()
     newest = nlargest(offset + limit, chain.from_iterable([each.newest for each in written]))
     return Page(tuple(newest[offset:]), sum([each.total for each in written]))
 
@@ -115,7 +115,7 @@ async def _page_at(filters: Filters, depends: list[str]) -> Page:
         async with og.db.read() as tx:
             return _page_of(await tx.all(statement, **filters.parameters()), filters.limit)
 
-    return await og.cache.get(f"page:{filters}", load, ttl=ttl(), tags=depends)
+    return await og.cache.get(f"page:{filters}", load, ttl=TTL, tags=depends)
 
 
 def _page_of(rows: list[Any], limit: int) -> Page:
@@ -126,7 +126,7 @@ def _page_of(rows: list[Any], limit: int) -> Page:
 async def _shown(page: Page, favorites: frozenset[int], follows: frozenset[int]) -> bytes:
     """The page as this reader sees it."""
     key = f"listing:{page.articles}"
-    listing = await og.cache.get(key, lambda: _listing(page.articles), ttl=ttl())
+    listing = await og.cache.get(key, lambda: _listing(page.articles), ttl=TTL)
     shown = listing.plain
     if not (favorites.isdisjoint(listing.articles) and follows.isdisjoint(listing.authors)):
         shown = _filled(listing, favorites, follows)

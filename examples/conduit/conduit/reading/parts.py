@@ -14,7 +14,9 @@ from conduit.documents import HOLE, Profile, Summary, encode_with_holes
 from conduit.problems import not_found
 from conduit.reading import by_id, statements
 
-TTL, SHARED_TTL = "1m", "10m"
+TTL = "1h"
+"""Every write is heard of, so this is long. Where it is not (several servers without a shared cache), Outgrow
+keeps nothing for longer than `[cache] unheard`, a minute, and shows sessions nothing of it."""
 
 FAVORITES_MAX = 5_000
 FOLLOWS_MAX = 200
@@ -22,15 +24,6 @@ FOLLOWS_MAX = 200
 
 TRUE, FALSE = b"true", b"false"
 NOBODY: frozenset[int] = frozenset()
-
-
-def ttl() -> str:
-    """How long what was read is good.
-
-    Where several servers keep caches of their own, one hears of another's write after this time at most;
-    the reader who wrote sees it at once, everywhere. Where they share one, it hears of it at once.
-    """
-    return SHARED_TTL if og.cache.shared else TTL
 
 
 class Part(Struct, frozen=True, gc=False):
@@ -50,7 +43,7 @@ class Part(Struct, frozen=True, gc=False):
 async def parts_of(article_ids: Iterable[int]) -> list[Part]:
     """In their order; one that is no more is left out."""
     names = [changes.article(article_id) for article_id in article_ids]
-    parts = (await og.cache.get_many(names, _load_parts, ttl=ttl())).values()
+    parts = (await og.cache.get_many(names, _load_parts, ttl=TTL)).values()
     authors = await profiles([part.author_id for part in parts])
     return [part.by(authors[part.author_id]) for part in parts]
 
@@ -79,7 +72,7 @@ def _as_part(row: Any) -> Part:
 async def profiles(user_ids: Iterable[int]) -> dict[int, bytes]:
     """Profiles as JSON up to whether the reader follows them."""
     wanted = set(user_ids)
-    found = await og.cache.get_many([changes.profile(each) for each in wanted], _load_profiles, ttl=ttl())
+    found = await og.cache.get_many([changes.profile(each) for each in wanted], _load_profiles, ttl=TTL)
     return {each: found[name] for each in wanted if (name := changes.profile(each)) in found}
 
 
@@ -107,7 +100,7 @@ async def id_of(username: str) -> int:
             raise not_found("profile")
         return int(row[0])
 
-    return await og.cache.get(changes.username(username), load, ttl=ttl())
+    return await og.cache.get(changes.username(username), load, ttl=TTL)
 
 
 def ids_of(names: list[str]) -> list[int]:
@@ -125,8 +118,8 @@ async def tastes(viewer: int | None) -> tuple[frozenset[int] | None, frozenset[i
     async def load_follows() -> frozenset[int] | None:
         return await _load_set(by_id.FOLLOWED_BY, viewer, FOLLOWS_MAX)
 
-    favorites = await og.cache.get(changes.favorites(viewer), load_favorites, ttl=ttl())
-    return favorites, await og.cache.get(changes.follows(viewer), load_follows, ttl=ttl())
+    favorites = await og.cache.get(changes.favorites(viewer), load_favorites, ttl=TTL)
+    return favorites, await og.cache.get(changes.follows(viewer), load_follows, ttl=TTL)
 
 
 async def _load_set(statement: statements.Query, viewer: int, most: int) -> frozenset[int] | None:

@@ -17,7 +17,7 @@ from conduit.documents import HOLE, Comment, encode, encode_with_holes
 from conduit.problems import not_found
 from conduit.reading import by_id, direct
 from conduit.reading.lists import articles, feed
-from conduit.reading.parts import FALSE, TRUE, Part, id_of, parts_of, profiles, tastes, ttl
+from conduit.reading.parts import FALSE, TRUE, TTL, Part, id_of, parts_of, profiles, tastes
 
 __all__ = ["article", "articles", "comments", "feed", "profile", "tags"]
 
@@ -55,7 +55,7 @@ async def _text(slug: str) -> Text:
             raise not_found("article")  # not kept: whoever makes up addresses fills no cache
         return Text(row.id, encode(row.body))
 
-    return await og.cache.get(changes.slug(slug), load, ttl=ttl())
+    return await og.cache.get(changes.slug(slug), load, ttl=TTL)
 
 
 async def _part(article_id: int) -> Part:
@@ -84,7 +84,7 @@ async def _profile(user_id: int) -> bytes:
 
 async def tags() -> bytes:
     """The tags, most popular first."""
-    return await og.cache.get(changes.TAGS, direct.tags, ttl=ttl())
+    return await og.cache.get(changes.TAGS, direct.tags, ttl=TTL)
 
 
 async def comments(slug: str, viewer: int | None) -> bytes:
@@ -108,7 +108,7 @@ async def _comments(slug: str) -> list[tuple[int, bytes, bytes]]:
         async with og.db.read() as tx:
             return [_comment(*row) for row in await tx.all(by_id.COMMENT_PIECES, article_id=article_id)]
 
-    return await og.cache.get(changes.comments(article_id), load, ttl=ttl())
+    return await og.cache.get(changes.comments(article_id), load, ttl=TTL)
 
 
 def _comment(author_id: int, number: int, created_at: str, body: str) -> tuple[int, bytes, bytes]:

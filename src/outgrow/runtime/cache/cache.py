@@ -86,6 +86,8 @@ class Cache:
         self.store, self.tags = self._loads.store, self._loads.tags
         self._entries, self.hot, self._kept = self.store.entries, self.store.hot, self.store.hot.kept
         self._shared: Shared | None = None
+        self._alone, self._unheard_s = True, settings.unheard_s
+        self.among(settings)
         events.cache_shared.subscribe(self._came)
         self.declared = Declared()
 
@@ -103,7 +105,8 @@ class Cache:
     ) -> V:
         """The value of `key`; what `load` returns when it is not there.
 
-        `ttl` is seconds or text like "5m" (it varies by 10%); `tags` are what the value depends on,
+        `ttl` is seconds or text like "5m" (it varies by 10%), and no longer than `[cache] unheard` where
+        other processes write of which this one does not hear; `tags` are what the value depends on,
         beside its own key and whatever `load` itself gets from the cache: a key's are the same
         wherever it is asked for. Callers that miss at the same time share one load, which goes on
         when they go away. An error of `load` is raised to those who waited for it, and nothing is
@@ -318,6 +321,17 @@ class Cache:
         if self._shared is not None:
             unit.announced_by(self._shared)
 
+    def among(self, settings: endpoints.Cache) -> None:
+        """Whether other processes run from now on. If none did, what is kept may be of a long life."""
+        alone = not settings.several and settings.engine != "redis"
+        if self._alone and not alone:
+            self.clear()
+        self._alone, self._unheard_s = alone, settings.unheard_s
+
+    def _forget_unheard(self) -> None:
+        if self._shared is not None and not self._shared.up:
+            self.clear()
+
     def serve_sessions(self, yes: bool) -> None:
         """Whether sessions are served from now on. If they were not, what is kept may be too old for them."""
         if yes and not self._for_sessions:
@@ -332,6 +346,8 @@ class Cache:
     def _came(self, state: str) -> None:
         if state == "back":
             self.limit.warm_up()
+        elif state == "down":  # from now on this process hears of no change
+            asyncio.get_running_loop().call_later(self._unheard_s, self._forget_unheard)
 
     def _failed_over(self, *_: object) -> None:
         """What was read of another primary may be lost: nobody can tell from an entry whether it is."""
@@ -352,11 +368,6 @@ class Cache:
         self.clear()
         self._shared = self._loads.shared = shared
 
-    @property
-    def shared(self) -> bool:
-        """Whether all processes share one, so that each hears at once of what the others write."""
-        return self._shared is not None
-
     async def check(self) -> str:
         """For the deep health check. Raises Unavailable while what all processes share cannot be asked."""
         if self._shared is not None and not self._shared.up:
@@ -375,6 +386,8 @@ class Cache:
 
     def _wanted(self, key: str, tags: Iterable[str], life: Life, codec: Codec | None) -> Wanted:
         every = () if self._shared is None else (EVERYTHING,)
+        if not (self._alone or (self._shared is not None and self._shared.up)):
+            life = life.within(self._unheard_s)
         return Wanted(key, names(key, tags, every), codec, life)
 
     async def _past(

@@ -45,6 +45,14 @@ class Life(NamedTuple):
     stale: float = 0.0
     missing: float | None = None
 
+    def within(self, most: float) -> Life:
+        """The same, and over after so long at the latest."""
+        if self.ttl + self.stale <= most:
+            return self
+        ttl = min(self.ttl, most)
+        missing = None if self.missing is None else min(self.missing, most)
+        return Life(ttl, min(self.stale, most - ttl), missing)
+
     def of(self, value: object) -> float:
         """This one's, varied, so that what was stored together does not expire together."""
         ttl = self.ttl if value is not None or self.missing is None else self.missing
