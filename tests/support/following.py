@@ -63,13 +63,8 @@ class World:
         return self.server.execute(text, self.database)
 
     def drop_slot(self) -> None:
-        """As soon as whoever has read is gone. It is of this database, and others want its name."""
-        slot = f"FROM pg_replication_slots WHERE slot_name = '{self.slot}'"
-        deadline = monotonic() + WITHIN_S
-        while self.sql(f"SELECT 1 {slot}"):
-            self.sql(f"SELECT pg_terminate_backend(active_pid) {slot} AND active")
-            self.sql(f"SELECT pg_drop_replication_slot(slot_name) {slot} AND NOT active")
-            assert monotonic() < deadline, "somebody reads still"
+        """It is of this database, and others want its name."""
+        drop_slot(self.server, self.slot)
 
     def document(self, *ports: int) -> Endpoints:
         """For servers at these ports, by default the one."""
@@ -118,6 +113,16 @@ class World:
             [sys.executable, "-m", "tests.support.following"],
             env={**os.environ, "OUTGROW_ENDPOINTS": str(document)},
         )
+
+
+def drop_slot(server: PostgresServer, name: str) -> None:
+    """As soon as whoever has read is gone."""
+    slot = f"FROM pg_replication_slots WHERE slot_name = '{name}'"
+    deadline = monotonic() + WITHIN_S
+    while server.execute(f"SELECT 1 {slot}"):
+        server.execute(f"SELECT pg_terminate_backend(active_pid) {slot} AND active")
+        server.execute(f"SELECT pg_drop_replication_slot(slot_name) {slot} AND NOT active")
+        assert monotonic() < deadline, "somebody reads still"
 
 
 def declare(og: Outgrow) -> None:
