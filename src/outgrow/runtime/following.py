@@ -207,6 +207,7 @@ class Reader:
 
     async def tell(self) -> None:
         """What has come. Raises Unavailable when nobody takes it."""
+        told = 0
         while True:
             await self._come.wait()
             self._come.clear()
@@ -215,8 +216,9 @@ class Reader:
             if batch.tags:
                 await self._seen(batch.transactions)
                 await self._forget(batch)
-            place = noted(self._begun.system, self._position(batch.end))
-            await self._surely(lambda place=place: self._shared.follow(place))  # type: ignore[misc]
+            if batch.end > told:  # else nothing was written
+                told, place = batch.end, noted(self._begun.system, self._position(batch.end))
+                await self._surely(lambda place=place: self._shared.follow(place))  # type: ignore[misc]
             self._changes.confirm(batch.end)
 
     async def _forget(self, batch: Batch) -> None:
