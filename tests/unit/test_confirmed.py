@@ -38,14 +38,14 @@ def failed_over(replication: Any) -> Replication:
     return made
 
 
-def chosen(replication: Replication, run: int) -> tuple[Choice | None, Bookmark]:
+def chosen(replication: Replication, run: int, within_s: float = 0.0) -> tuple[Choice | None, Bookmark]:
     """Where a session may read that has seen this run, from 100 on."""
     bookmark = Bookmark()
     bookmark.raise_to("0", Position(1, 100))
     bookmark.saw("0", run)
     reset = request.current.set(Scope(bookmark))
     try:
-        return replication.choose(level_of("session"), monotonic()), bookmark
+        return replication.choose(level_of("session"), monotonic() + within_s), bookmark
     finally:
         request.current.reset(reset)
 
@@ -66,3 +66,33 @@ def test_a_replica_may_have_shown_what_was_not_confirmed_yet() -> None:
     """Or a server that this process has never known."""
     with pytest.raises(LostWrite):
         chosen(failed_over("semi-sync"), UNKNOWN)
+
+
+def test_what_a_primary_has_shown_that_was_stopped_as_planned_is_at_the_next_one() -> None:
+    """Without replicas that confirm, too."""
+    replication = failed_over("async")
+    replication.view.handed_over("a", 2, FORK + 10)
+    choice, bookmark = chosen(replication, OLD)
+    assert choice is not None and choice.node is not None and choice.node.name == "b"
+    assert bookmark.positions["0"] == Position(2, FORK + 10) and bookmark.seen == {}
+
+
+def test_a_session_waits_for_the_timeline_of_which_the_word_tells() -> None:
+    replication = failed_over("async")
+    replication.view.handed_over("a", 3, FORK + 20)
+    assert chosen(replication, OLD, within_s=60)[0] is None
+    with pytest.raises(LostWrite):
+        chosen(replication, OLD)
+
+
+def test_the_word_is_of_the_old_primary_alone() -> None:
+    """A replica may have followed the next one already; and a later failover may have lost what it had."""
+    replication = failed_over("async")
+    replication.view.handed_over("b", 2, FORK + 10)
+    replication.view.handed_over("c", 2, FORK + 10)
+    with pytest.raises(LostWrite):
+        chosen(replication, OLD)
+    replication.view.handed_over("a", 2, FORK + 10)
+    replication.view.note("b", Told(False, 3, FORK + 9, NEW, 1, None, {1: FORK, 2: FORK + 5}), monotonic())
+    with pytest.raises(LostWrite):
+        chosen(replication, OLD)

@@ -37,7 +37,14 @@ class World:
         self.gate = Gate(WITHIN_S)
         self.published = self.obeyed = 1
         self.broken = 0
-        self.control = Control(folder, self.gate, epoch=lambda: self.obeyed, reload=self.reload)
+        self.told: list[tuple[str, int, int, bool]] = []
+        self.control = Control(
+            folder,
+            self.gate,
+            epoch=lambda: self.obeyed,
+            reload=self.reload,
+            handed_over=lambda *what: self.told.append((*what, self.gate.held)),
+        )
 
     async def reload(self) -> None:
         if self.broken:
@@ -71,6 +78,10 @@ async def test_held_and_released(world: World) -> None:
         [state] = await processes.ask("reload")
         assert (state.epoch, state.held) == (2, True)
         await processes.ask("release")
+        assert not world.gate.held
+        await processes.hold(5)
+        await processes.ask("release", node="postgres-1", timeline=2, lsn=5 << 32)
+        assert world.told == [("postgres-1", 2, 5 << 32, True)], "before anybody writes at the next one"
         assert not world.gate.held
         await processes.ask("warm", engine="sqlite")
 

@@ -141,7 +141,8 @@ async def _switch(nodes: _Nodes, before: str, after: str) -> float:
                 await hand_over.give(word)
                 await _first(asked, follower.until_writable(new, TAKES_OVER_WITHIN_S))
                 took = time.monotonic() - began
-                await processes.ask("release")
+                timeline, lsn = await follower.begun(new)
+                await processes.ask("release", node=before, timeline=timeline, lsn=lsn)
         finally:
             if not given:
                 await hand_over.refuse(word, asked)

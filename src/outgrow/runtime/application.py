@@ -119,6 +119,7 @@ class Outgrow:
                 drain=self._drain,
                 carry=self._carry_sessions,
                 flush=self._flush_cache,
+                handed_over=self.db.handed_over,
             )
             if discovered and document.control is not None
             else None

@@ -5,6 +5,8 @@
     {"command": "hold", "seconds": 5}     ->  held: write blocks wait, those under way have ended
     {"command": "reload"}                 ->  the endpoints document is read again and obeyed
     {"command": "release"}                ->  write blocks go on
+    {"command": "release", "node": "postgres-1", "timeline": 2, "lsn": 83886080}  ->  likewise: all that this
+                                              primary has shown is at that position of the next one
     {"command": "carry", "seconds": 0.2}  ->  {"carried": 90, "left": true}: sessions, from where they were
     {"command": "clear", "seconds": 0.2}  ->  likewise: what lay where they are to be, from an earlier time
     {"command": "flush", "tags": ["a"]}   ->  the cache forgets what has these tags or keys; without any, all
@@ -48,6 +50,9 @@ class Request(msgspec.Struct):
     seconds: float = 5.0
     tags: tuple[str, ...] = ()
     engine: Literal["sqlite", "postgres"] = "sqlite"
+    node: str = ""
+    timeline: int = 0
+    lsn: int = 0
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -82,7 +87,8 @@ class Control:
     """Listens in `folder`. `reload` reads the document again and obeys it; it raises OutgrowError.
 
     `drain` is called when the process is about to go; `carry` for so many seconds, and to `clear` or not;
-    `flush` with what the cache is to forget.
+    `flush` with what the cache is to forget; `handed_over` with a primary that was stopped as planned, and a
+    position of the next one.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Control:
         drain: Callable[[], None] = PROCESS.begin,
         carry: Callable[[float, bool], Awaitable[tuple[int, bool]]] | None = None,
         flush: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        handed_over: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._path = folder / f"{os.getpid()}.sock"
         self._gate = gate
@@ -103,6 +110,7 @@ class Control:
         self._drain = drain
         self._carry = carry
         self._flush = flush
+        self._handed_over = handed_over
         self._holder: asyncio.StreamWriter | None = None
         self._expiry: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
@@ -161,6 +169,8 @@ class Control:
             elif request.command == "renew":
                 PROCESS.renew()
             elif request.command == "release" and self._holder in (None, writer):
+                if request.node and self._handed_over is not None:
+                    self._handed_over(request.node, request.timeline, request.lsn)
                 self._let_go()
         except TimeoutError:
             error = f"a write block was still open after {DRAIN_WITHIN_S:g} s"

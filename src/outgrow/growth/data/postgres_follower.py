@@ -99,6 +99,15 @@ async def until_writable(connection: Any, within_s: float = PROMOTE_WITHIN_S) ->
         await asyncio.sleep(STEP_S)
 
 
+async def begun(connection: Any) -> tuple[int, int]:
+    """Of one that has just been promoted: its timeline, and a position on it that includes all before."""
+    row = await connection.fetchrow(
+        "SELECT ('x' || substr(pg_walfile_name(lsn), 1, 8))::bit(32)::int, (lsn - '0/0')::bigint"
+        " FROM pg_current_wal_flush_lsn() AS lsn"
+    )
+    return int(row[0]), int(row[1])
+
+
 async def promote(connection: Any) -> None:
     """It follows no longer."""
     await connection.execute("SELECT pg_promote(true, $1)", PROMOTE_WITHIN_S)

@@ -207,6 +207,10 @@ class Database:
             scope.wrote = True
             scope.bookmark.wrote(self._shard.name, position, tags, self._shard.writer.id)
 
+    def handed_over(self, node: str, timeline: int, lsn: int) -> None:
+        """This primary was stopped as planned: all that it has shown is at this position of the next one."""
+        self._place.handed_over(node, timeline, lsn)
+
     def stands(self, bookmark: Bookmark) -> bool:
         """Whether what this session knows is of the present timeline.
 
@@ -244,6 +248,7 @@ class Place(write.Place, Protocol):
     async def open(self) -> None: ...
     async def close(self) -> None: ...
     def stands(self, bookmark: Bookmark) -> bool: ...
+    def handed_over(self, node: str, timeline: int, lsn: int) -> None: ...
     async def written(self) -> Position: ...
     async def check(self) -> str: ...
     def read(self, level: Level, snapshot: bool) -> Read: ...
@@ -285,6 +290,9 @@ class OneNode:
 
     def committed(self, position: Position) -> None:
         """Every read sees it anyway."""
+
+    def handed_over(self, node: str, timeline: int, lsn: int) -> None:
+        """There is no next one."""
 
     def read(self, level: Level, snapshot: bool) -> Read:
         """A read block there."""

@@ -123,6 +123,13 @@ class View:
         """A position beyond which this run has surely shown nothing; None when that is not known."""
         return self._runs.bounds.get(run)
 
+    def handed_over(self, name: str, timeline: int, lsn: int) -> None:
+        """This primary was stopped as planned: all that it has shown is at this position of the next one."""
+        seen = self.seen.get(name)
+        if seen is not None and self.was_primary(seen.run):
+            self._runs.is_within(seen.run, Position(self.standing.lineage.base + timeline, lsn))
+            self._publish()  # who has read there waits for it
+
     def was_primary(self, run: int) -> bool:
         """Whether this process has known this run as the primary."""
         return run in self._runs.primaries
@@ -140,6 +147,10 @@ class View:
             self._runs.end(before.run, self.standing.lineage.timeline)
         role: Role = "replica" if told.standby else "primary"
         timeline = self.standing.lineage.base + told.timeline if told.timeline else 0
+        if told.standby and before.run == told.run:
+            # Nothing that it replays is of an earlier one, though it may tell of its last restart point's
+            # when the primary from which it receives is gone.
+            timeline = max(timeline, before.timeline)
         since = before.since if before.role == role else at
         self.seen[name] = Seen(name, role, timeline, told.lsn, told.run, at, since=since)
         self._follow(before, self.seen[name], told)
@@ -286,6 +297,10 @@ class Runs:
                 del self._ended[run]
             elif ended <= at:
                 del self._ended[run]
-                self.bounds[run] = position
-                if len(self.bounds) > RUNS_MAX:
-                    del self.bounds[next(iter(self.bounds))]
+                self.is_within(run, position)
+
+    def is_within(self, run: int, position: Position) -> None:
+        """Whatever this run has shown is in `position`."""
+        self.bounds[run] = position
+        if len(self.bounds) > RUNS_MAX:
+            del self.bounds[next(iter(self.bounds))]

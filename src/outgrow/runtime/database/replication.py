@@ -122,6 +122,10 @@ class Replication:
         """A commit outside of any request: what this process reads later, outside of one, is not older."""
         self._own.raise_to(self.shard, position)
 
+    def handed_over(self, node: str, timeline: int, lsn: int) -> None:
+        """See View.handed_over."""
+        self.view.handed_over(node, timeline, lsn)
+
     async def begin(self) -> tuple[Node, Connection]:
         """A transaction on the primary, as soon as there is one.
 
@@ -303,13 +307,13 @@ class Replication:
         elif lsn == LOST and position is not None and not lineage.knows_end_of(position.timeline):
             if monotonic() < deadline - self.wait_s + ENDS_WITHIN_S:
                 return None
-        elif lsn >= 0 and self._may_come_back(seen):
-            if monotonic() < deadline:
-                return None
         elif lsn >= 0:
             bound = self.view.bound(seen)
-            if bound is not None and lineage.standing(bound) != LOST:
-                return Demand(lineage.standing(bound), 0, bookmark.session)
+            begins = LOST if bound is None else lineage.standing(bound)
+            if begins >= 0:
+                return Demand(max(lsn, begins), 0, bookmark.session)
+            if (begins == AHEAD or self._may_come_back(seen)) and monotonic() < deadline:
+                return None
         raise self._lost(bookmark)
 
     def _begins(self) -> int:
