@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from outgrow.chaos.operations import GUARANTEES
 from outgrow.runtime import scope as request
 from outgrow.runtime.cache import shared
 from outgrow.runtime.cache.codec import codec_of
+from outgrow.runtime.serve import FULL_COLLECTION_AFTER, GC_THRESHOLD, MIDDLE_COLLECTION_AFTER
 from tests.support.cache import HOST, TESTS, CacheServer, Data, Process, session
 from tests.support.histories import Mix, Player
 from tests.support.registers_app.register import READ
@@ -33,7 +35,7 @@ from tests.support.troubles import Troubles
 
 VALUE = b"x" * 1024
 AT_ONCE = 64
-ROUNDS = 5
+ROUNDS = 10
 KEYS = 1000
 PROCESSES = 4
 STAMPEDE = 500
@@ -46,6 +48,7 @@ BETWEEN_S = 4.0
 def costs(*, quick: bool) -> str:
     """Hits, and a stampede, as Markdown."""
     shared.GRACE_S = 0.0  # everybody is connected, as is waited for
+    gc.set_threshold(GC_THRESHOLD, MIDDLE_COLLECTION_AFTER, FULL_COLLECTION_AFTER)  # as in the servers
     return uvloop.run(_costs(10 if quick else 1))
 
 
@@ -64,7 +67,7 @@ async def _costs(divide: int) -> str:
         await asyncio.gather(*(process.open() for process in processes))
         text = await _hits(processes[0], 200_000 // divide)
         text += "\n" + await _of_the_server(
-            processes[0], Process(data, server, entries_max=1), 100_000 // divide
+            processes[0], Process(data, server, entries_max=1), 200_000 // divide
         )
         asked = [process.read("stampede", slow_s=0.1) for process in processes * (STAMPEDE // PROCESSES)]
         await asyncio.gather(*asked)

@@ -19,7 +19,7 @@ from outgrow.runtime.cache.codec import unpack
 from outgrow.runtime.cache.load import being_cancelled
 from outgrow.runtime.cache.memory import Entry, Reading, Tag
 from outgrow.runtime.cache.redis import Gone
-from outgrow.runtime.cache.shelf import Found, Shelf
+from outgrow.runtime.cache.shelf import Found, Noted, Shelf
 from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted, prefix_of
 
@@ -95,10 +95,14 @@ class Looks:
         # Tags are known as long as somebody holds them.
         held = {tag: self._tags.get(tag) for tag in wanted.tags}
 
+        def learn(name: str, noted: Noted) -> None:
+            tag = held[name]
+            tag.version, tag.floor = noted
+
         def then(found: Found | None) -> Made:
             self._running.pop(name, None)
             return None if found is None else self.made(wanted, found, held)
 
         unknown = [name for name, tag in held.items() if tag.version < 0]
-        looking = self._running[name] = self._shelf.entry(name, unknown, self._tags.learn, then)
+        looking = self._running[name] = self._shelf.entry(name, unknown, learn, then)
         return looking
