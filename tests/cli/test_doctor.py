@@ -12,6 +12,7 @@ import pytest
 
 from outgrow.cli import checkup
 from tests.cli.conftest import fails, run
+from tests.support.postgres import PostgresServer
 
 
 def by_name(document: Any) -> dict[str, Any]:
@@ -113,3 +114,25 @@ def test_a_port_in_use_and_missing_migrations(application: Path) -> None:
     checks = by_name(outcome.document)
     assert outcome.code == 1 and "--port" in checks["port"]["fix"]
     assert checks["migrations"]["fix"].startswith("mkdir -p ")
+
+
+def test_a_database_of_ones_own_whose_changes_are_followed(
+    minimal: Path, postgres_server: PostgresServer
+) -> None:
+    """What its role lacks is said in SQL; and that it cannot be reached, in one line."""
+    role, secret = "reads_changes", "of-a-test"
+    postgres_server.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{secret}'")
+    wanted = (
+        'stage = 6\n[database]\nurl = "{}"\n[cache]\nurl = "redis://h"\nfollow_changes = ["a"]\n'
+        'changes_url = "{}"\n'
+    )
+    try:
+        for password, said in ((secret, f'ALTER ROLE "{role}" REPLICATION;'), ("wrong", "check the user")):
+            url = postgres_server.url(user=role, password=password)
+            (minimal / "outgrow.toml").write_text(wanted.format(postgres_server.url(), url))
+            outcome = run("doctor", "--json", minimal)
+            found = by_name(outcome.document)["changes"]
+            assert outcome.code == 1 and found["state"] == "missing" and said in found["fix"], found
+            assert password not in outcome.out
+    finally:
+        postgres_server.execute(f"DROP ROLE {role}")

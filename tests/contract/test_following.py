@@ -218,7 +218,25 @@ async def test_whoever_reads_is_killed_and_nothing_is_lost(world: World, tmp_pat
         first.wait()
 
 
-@pytest.mark.parametrize("how", ["dropped", "moved on"])
+def lose_slot(world: World) -> None:
+    """As if nobody had read for long: the server keeps no more of its log than it may."""
+    status = f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{world.slot}'"
+    world.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    world.sql("SELECT pg_reload_conf()")
+    try:
+        for _ in range(20):
+            world.sql("SELECT pg_logical_emit_message(false, 'test', 'more')")
+            world.sql("SELECT pg_switch_wal()")
+            world.sql("CHECKPOINT")
+            if world.sql(status)[0][0] == "lost":
+                return
+        raise AssertionError(world.sql(status))
+    finally:
+        world.sql("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        world.sql("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("how", ["dropped", "moved on", "lost"])
 async def test_a_slot_that_does_not_go_on_has_everything_forgotten(world: World, how: str) -> None:
     async with world.process() as og:
         await reads(og)
@@ -228,6 +246,8 @@ async def test_a_slot_that_does_not_go_on_has_everything_forgotten(world: World,
     world.sql("UPDATE notes SET title = 'unheard' WHERE id = 1")
     if how == "dropped":
         world.drop_slot()
+    elif how == "lost":
+        lose_slot(world)
     else:
         world.sql(f"SELECT pg_replication_slot_advance('{world.slot}', pg_current_wal_lsn())")
     async with world.process() as og:
