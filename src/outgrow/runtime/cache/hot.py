@@ -1,7 +1,7 @@
 """Which keys are read most in this process, and what that is good for. A hit pays one counter for it.
 
     hit ─► entry.reads += 1          anything else ─► note(key)
-              └──── collect, every few seconds ────────┘
+              └──── collect, once a second at most ────────┘
                        └► the TRACKED most read, their reads fading with the time ─► hottest (for people)
                             └► hot ones ─► kept: what is evicted is found again here
                                      └───► readers: so many times more does chance begin their next load early
@@ -26,9 +26,9 @@ from outgrow.runtime.cache.memory import Entries, Entry, size_of
 
 TRACKED = 256
 COUNTED = 4096
-COLLECTED_EVERY_S = 2.0
-COLLECTED_MAX = 10_000
-"""Entries whose counters are read at once, in about a millisecond; of more the rest has its turn later."""
+COLLECTED_EVERY_S = 1.0
+COLLECTED_MAX = 2_500
+"""Entries whose counters are read at once, in less than a millisecond; of more the rest is read later."""
 
 FADES_S = 30.0
 """Reads of so long ago count a third (1/e)."""
