@@ -115,7 +115,8 @@ async def _hits(process: Process, count: int) -> str:
 async def _of_the_server(process: Process, empty: Process, count: int) -> str:
     await empty.open()
     codec = codec_of(bytes)
-    client = Redis(host=HOST, port=process.server.port, username=TESTS, password=process.server.password)
+    server = process.server.nodes[0]
+    client = Redis(host=HOST, port=server.port, username=TESTS, password=server.password)
     await client.set("peer", VALUE)
     numbers = itertools.count()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -83,8 +83,9 @@ class Database(msgspec.Struct, frozen=True):
 
 
 class Cache(msgspec.Struct, frozen=True):
-    """The cache tier. The URL, of the store that all processes share, carries no password.
+    """The cache tier. The URLs, of the store that all processes share, carry no password.
 
+    `url` is that of its first node, `more_urls` those of the others, among which keys are spread (ring.py).
     `entries_max` is for each process, and so is `loads_max`, loads at once (None: what the database's pool
     bears). `several`: more than one process runs; with "memory" none hears what the others write, so there
     an entry lives for `unheard_s` at most.
@@ -101,6 +102,12 @@ class Cache(msgspec.Struct, frozen=True):
     loads_max: int | None = None
     changes_url: str | None = None
     unheard_s: float = 60.0
+    more_urls: tuple[str, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Of all nodes."""
+        return () if self.url is None else (self.url, *self.more_urls)
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -168,8 +175,9 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 
     `application` is hex, at least 32 bytes: every signing key is derived from it.
     `passwords` maps a database node's name ("*" for any, "migrations" for the role that may create
-    tables, "sessions" for the server of the sessions, "cache" for that of the cache, "changes" for the role
-    that reads what has changed) to its password.
+    tables, "sessions" for the server of the sessions, "cache" for that of the cache, "cache-2" for its
+    second node where that has another one, "changes" for the role that reads what has changed) to its
+    password.
     """
 
     application: Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{2}){32,}$")]
@@ -266,6 +274,7 @@ def passwords_of(topology: Topology) -> dict[str, str]:
         "cache": topology.cache.url,
         "changes": topology.cache.changes_url,
         **_own_replicas(topology),
+        **{f"cache-{number}": url for number, url in enumerate(topology.cache.more_urls, 2)},
     }
     found = {role: split_password(url)[1] for role, url in urls.items() if url is not None}
     return {role: password for role, password in found.items() if password is not None}
@@ -283,14 +292,14 @@ def from_topology(
     epoch: int = 1,
     nodes: tuple[Node, ...] = (),
     sessions_url: str | None = None,
-    cache_url: str | None = None,
+    cache_urls: Sequence[str] = (),
     changes_url: str | None = None,
     secrets_file: str | None = None,
     control: str | None = None,
 ) -> Endpoints:
     """The document of a topology whose file stands in `directory`.
 
-    `nodes`, `sessions_url`, `cache_url` and `changes_url` are where the fleet runs these tiers; without them
+    `nodes`, `sessions_url`, `cache_urls` and `changes_url` are where the fleet runs these tiers; without them
     the topology's own urls or file count. A password in a URL is left out: it is in `passwords_of`. Raises
     Misuse when neither says where the database is.
     """
@@ -313,7 +322,8 @@ def from_topology(
         ),
         cache=Cache(
             engine=topology.cache.engine or "memory",
-            url=cache_url or _without_password(topology.cache.url),
+            url=cache_urls[0] if cache_urls else _without_password(topology.cache.url),
+            more_urls=tuple(cache_urls[1:] or [split_password(url)[0] for url in topology.cache.more_urls]),
             entries_max=topology.cache.entries,
             unheard_s=topology.cache.unheard,
             bytes_max=None if topology.cache.entries_mb is None else topology.cache.entries_mb << 20,
@@ -333,6 +343,12 @@ def from_topology(
         secrets_file=secrets_file,
         control=control,
     )
+
+
+def cache_passwords(cache: Cache, secrets: Secrets) -> list[str | None]:
+    """Of its nodes. The fleet's own have one together, each of other nodes may have another."""
+    first = secrets.passwords.get("cache")
+    return [secrets.passwords.get(f"cache-{number}", first) for number in range(1, len(cache.urls) + 1)]
 
 
 def _own_replicas(topology: Topology) -> dict[str, str]:
@@ -380,8 +396,8 @@ def _require_no_password(document: Endpoints) -> None:
     ]
     stores = (document.sessions, document.sessions.also)
     urls += [("the sessions", store.url) for store in stores if store is not None and store.url is not None]
-    caches = (("the cache", document.cache.url), ("the changes", document.cache.changes_url))
-    urls += [(what, url) for what, url in caches if url is not None]
+    urls += [("the cache", url) for url in document.cache.urls]
+    urls += [("the changes", url) for url in (document.cache.changes_url,) if url is not None]
     for what, url in urls:
         if split_password(url)[1] is not None:
             raise Misuse(

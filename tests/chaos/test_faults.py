@@ -153,7 +153,7 @@ async def test_fill(left: Left, tmp_path: Path) -> None:
         wait_until(server.answers, "it to answer")
         with server.client as client:
             client.set("goes", "1", ex=3600)
-            async with injected(Fill("cache", server.url, "test", secrets), left, time.monotonic):
+            async with injected(Fill("cache", [server.url], "test", secrets), left, time.monotonic):
                 with pytest.raises(OutOfMemoryError):
                     client.set("value", "x" * 1000, ex=3600)
                 assert not client.exists("goes"), "what may go had to"
@@ -267,6 +267,6 @@ def test_every_fault_is_one() -> None:
         Pause("x", []),
         Slow("x", [], 0.5),
         Cut("x", [], [("127.0.0.1", 1)]),
-        Fill("x", "redis://a@127.0.0.1:1", "a", Path("secrets.json")),
+        Fill("x", ["redis://a@127.0.0.1:1"], "a", Path("secrets.json")),
     ]
     assert [each.lasts for each in faults] == [False, True, True, True, True]

@@ -15,8 +15,7 @@ from outgrow.runtime import breaker
 from outgrow.runtime import scope as request
 from outgrow.runtime.bookmark import Bookmark
 from outgrow.runtime.cache import redis, shared
-from outgrow.runtime.cache.tags import EVERYTHING
-from tests.support.cache import CacheServer, Data, Process, session
+from tests.support.cache import CacheServers, Data, Process, session
 
 PROCESSES = 4
 TAGS = ("a", "b", "c")
@@ -28,10 +27,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "GRACE_S", 0.0)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[CacheServer]:
-    """One for the module, but for tests that kill it."""
-    made = CacheServer()
+@pytest.fixture(scope="module", params=[1, 3])
+def server(request: pytest.FixtureRequest) -> Iterator[CacheServers]:
+    """One node for the module, then three, but for tests that kill them."""
+    made = CacheServers.made(request.param)
     try:
         made.start()
         yield made
@@ -40,8 +39,8 @@ def server() -> Iterator[CacheServer]:
 
 
 @pytest.fixture
-def own_server() -> Iterator[CacheServer]:
-    made = CacheServer()
+def own_server(request: pytest.FixtureRequest) -> Iterator[CacheServers]:
+    made = CacheServers.made(getattr(request, "param", 1))
     try:
         made.start()
         yield made
@@ -49,23 +48,22 @@ def own_server() -> Iterator[CacheServer]:
         made.stop()
 
 
-async def several(server: CacheServer, data: Data) -> list[Process]:
-    with server.client as client:
-        client.flushall()
+async def several(server: CacheServers, data: Data) -> list[Process]:
+    server.empty()
     made = [Process(data, server) for _ in range(PROCESSES)]
     await asyncio.gather(*(process.open() for process in made))
     return made
 
 
 @pytest.fixture
-async def processes(server: CacheServer) -> AsyncIterator[list[Process]]:
+async def processes(server: CacheServers) -> AsyncIterator[list[Process]]:
     made = await several(server, Data())
     yield made
     await asyncio.gather(*(process.close() for process in made))
 
 
 @pytest.fixture
-async def on_their_own(own_server: CacheServer) -> AsyncIterator[list[Process]]:
+async def on_their_own(own_server: CacheServers) -> AsyncIterator[list[Process]]:
     made = await several(own_server, Data())
     yield made
     await asyncio.gather(*(process.close() for process in made))
@@ -81,7 +79,7 @@ async def test_what_one_has_loaded_others_find(processes: list[Process]) -> None
     assert second.outcomes == {"shared": 1, "hit": 1}
 
 
-def test_on_the_loop_of_the_servers(server: CacheServer) -> None:
+def test_on_the_loop_of_the_servers(server: CacheServers) -> None:
     async def ask() -> int:
         process = Process(Data(), server)
         await process.open()
@@ -213,13 +211,16 @@ async def test_many_at_once(processes: list[Process]) -> None:
     assert asked == [keys[:10], keys[10:]]
 
 
-@pytest.mark.parametrize("forgotten", ["a", EVERYTHING])
-async def test_what_was_changed_behind_its_back_all_forget(processes: list[Process], forgotten: str) -> None:
+@pytest.mark.parametrize("everything", [False, True])
+async def test_what_was_changed_behind_its_back_all_forget(
+    processes: list[Process], everything: bool
+) -> None:
     first, *_ = processes
+    forgotten = first.shared.everything if everything else ["a"]
     assert [await process.read("a") for process in processes] == [0] * PROCESSES
     first.data.commit("a")
     assert [await process.read("a") for process in processes] == [0] * PROCESSES, "nobody has said so"
-    await first.shared.invalidate([forgotten], first.data.position)
+    await first.shared.invalidate(forgotten, first.data.position)
     for process in processes:
         await process.shared.barrier()
         assert await process.read("a") == 1
@@ -229,7 +230,7 @@ async def test_who_cannot_tell_the_others_says_so(on_their_own: list[Process]) -
     first, *_ = on_their_own
     first.server.kill()
     with pytest.raises(Unavailable, match="the shared cache"):
-        await first.shared.invalidate([EVERYTHING], first.data.position)
+        await first.shared.invalidate(first.shared.everything, first.data.position)
 
 
 async def test_without_the_server_each_serves_by_itself(on_their_own: list[Process]) -> None:
@@ -248,7 +249,7 @@ async def test_without_the_server_each_serves_by_itself(on_their_own: list[Proce
     request.current.set(None)
     first.server.start()
     for process in on_their_own:
-        while not process.shared.up:
+        while process.shared.trouble:
             await asyncio.sleep(0.01)
     await first.pay()
     for process in on_their_own:
@@ -269,7 +270,7 @@ async def test_a_server_that_hangs_holds_nobody_up(on_their_own: list[Process]) 
     assert await first.read("a") == 1
 
 
-async def test_a_full_server_loses_no_invalidation(server: CacheServer, processes: list[Process]) -> None:
+async def test_a_full_server_loses_no_invalidation(server: CacheServers, processes: list[Process]) -> None:
     """Not even a tag or an entry can be kept there: what is told about them still is."""
     first, second, *_ = processes
     server.fill()
@@ -327,9 +328,11 @@ async def test_a_slow_server_is_left_alone_until_it_is_quick(
     assert await first.read("a") == 1 and not first.data.owed
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("own_server", "seed"), [(nodes, seed) for nodes in (1, 3) for seed in range(4)], indirect=["own_server"]
+)
 async def test_nobody_is_shown_the_past(
-    on_their_own: list[Process], seed: int, monkeypatch: pytest.MonkeyPatch
+    own_server: CacheServers, on_their_own: list[Process], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sessions go from process to process, read by the cache and past it, and write; crashes, restarts."""
     monkeypatch.setattr(redis, "RETRY_MAX_S", 0.1)
@@ -364,9 +367,10 @@ async def test_nobody_is_shown_the_past(
         for _ in range(4):
             await asyncio.sleep(chance.uniform(0.1, 0.5))
             if chance.random() < 0.3:
-                on_their_own[0].server.kill()
+                node = chance.choice(own_server.nodes)
+                node.kill()
                 await asyncio.sleep(chance.uniform(0, 0.2))
-                on_their_own[0].server.start()
+                node.start()
             else:
                 await chance.choice(on_their_own).write(
                     chance.choice(TAGS), crash=chance.choice(["before", "after"])
@@ -378,7 +382,7 @@ async def test_nobody_is_shown_the_past(
         group.create_task(trouble())
     assert sum(life.result() for life in lives) > 100
     for process in on_their_own:
-        while not process.shared.up:
+        while process.shared.trouble:
             await asyncio.sleep(0.01)
     await on_their_own[0].pay()
     for process in on_their_own:

@@ -9,7 +9,6 @@ import pytest
 
 from outgrow.runtime.cache import shared
 from outgrow.runtime.cache.codec import codec_of
-from outgrow.runtime.cache.tags import EVERYTHING
 from outgrow.runtime.cache.wanted import Wanted, life_of, names
 from tests.support.cache import CacheServer, Data, Process
 
@@ -50,11 +49,11 @@ async def test_who_looks_at_the_same_time_looks_together(two: tuple[Process, Pro
     await one.shared.barrier()
     looked: list[float] = []
     other.events.cache_looked.subscribe(looked.append)
-    asked(one.server)
+    asked(one.server.nodes[0])
     assert set(await asyncio.gather(*(other.read("a") for _ in range(100)))) == {0}
     assert len(looked) == 100
     assert all(0 < seconds < 5 for seconds in looked)
-    assert asked(one.server)["mget"] == 1
+    assert asked(one.server.nodes[0])["mget"] == 1
     assert other.outcomes == {"shared": 100}
     assert other.loads == 0
 
@@ -92,10 +91,10 @@ async def test_a_load_asks_twice_before_it_begins(two: tuple[Process, Process]) 
     one, _ = two
     await one.read("b")
     await one.shared.barrier()
-    asked(one.server)
+    asked(one.server.nodes[0])
     await one.read("a")
     await one.shared.barrier()
-    counted = asked(one.server)
+    counted = asked(one.server.nodes[0])
     assert (counted["mget"], counted["evalsha"]) == (1, 2), "the second puts it there"
 
 
@@ -103,15 +102,15 @@ async def test_what_came_between_look_and_lock_is_not_loaded(two: tuple[Process,
     one, other = two
     await one.read("a")
     await one.shared.barrier()
-    tags = names("version:a", ["a"], (EVERYTHING,))
+    tags = names("version:a", ["a"], one.shared.everything)
     wanted = Wanted("version:a", tags, codec_of(int), life_of(60.0, 0.0))
     held = other.cache.tags.note(tags)
-    asked(one.server)
+    asked(one.server.nodes[0])
     token, entry = await other.shared.find(wanted, None, anew=False)
     assert token, "whoever had the lock has given it back"
     assert entry is not None
     assert entry.value == 0
-    assert "mget" not in asked(one.server)
+    assert "mget" not in asked(one.server.nodes[0])
     other.shared.give_up(wanted, token)
     assert [tag for tag, _ in entry.note] == [tag for tag, _ in held]
 

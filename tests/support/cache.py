@@ -60,6 +60,11 @@ class CacheServer:
         """Whether it does."""
         return answers(Account(HOST, self.port, self._application, self.password))
 
+    def empty(self) -> None:
+        """As at its start, for those who are connected."""
+        with self.client as client:
+            client.flushall()
+
     def end_doubts(self) -> None:
         """As if the longest COMMIT had taken its time."""
         with self.client as client:
@@ -104,6 +109,46 @@ class CacheServer:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class CacheServers:
+    """Several of them, as one: what is done to it is done to each."""
+
+    def __init__(self, *nodes: CacheServer) -> None:
+        self.nodes = nodes
+
+    @classmethod
+    def made(cls, count: int) -> CacheServers:
+        """So many, which are to be started."""
+        return cls(*(CacheServer() for _ in range(count)))
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        for node in self.nodes:
+            node.signal(number)
+
+    def end_doubts(self) -> None:
+        for node in self.nodes:
+            node.end_doubts()
+
+    def fill(self) -> None:
+        for node in self.nodes:
+            node.fill()
+
+    def empty(self) -> None:
+        for node in self.nodes:
+            node.empty()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+
 class Data:
     """A database: a version for each tag, which a commit raises, and its position."""
 
@@ -128,19 +173,22 @@ class Data:
 class Process:
     """One process of the application: its cache, over the data and the shelf that all share."""
 
-    def __init__(self, data: Data, server: CacheServer, *, entries_max: int = 1000) -> None:
-        self.data, self.server = data, server
+    def __init__(self, data: Data, server: CacheServer | CacheServers, *, entries_max: int = 1000) -> None:
+        self.data = data
+        self.server = server if isinstance(server, CacheServers) else CacheServers(server)
         self.events, self.writer = Events(), Writer()
         self.outcomes: dict[str, int] = {}
         self.events.cache_read.subscribe(self._count)
-        settings = endpoints.Cache(engine="redis", url=server.url, entries_max=entries_max)
+        nodes = self.server.nodes
+        url, *more = [node.url for node in nodes]
+        settings = endpoints.Cache(engine="redis", url=url, more_urls=tuple(more), entries_max=entries_max)
         self.known = Position(1, 0)
         self.cache = Cache(
             settings, self.events, position=lambda: self.known, writer=self.writer, for_sessions=False
         )
         self.shared = Shared(
             settings,
-            server.password,
+            [node.password for node in nodes],
             APPLICATION,
             tags=self.cache.tags,
             position=lambda: self.known,
@@ -153,7 +201,7 @@ class Process:
     async def open(self) -> None:
         await self.cache.use(self.shared)
         deadline = time.monotonic() + 20
-        while not self.shared.up:
+        while self.shared.trouble:
             assert time.monotonic() < deadline, self.shared.trouble
             await asyncio.sleep(0.01)
 
@@ -182,7 +230,7 @@ class Process:
         token = request.unit_of_work.set(block)
         self.cache.invalidate(tag)
         request.unit_of_work.reset(token)
-        message = await block.announcer.announce(block.tags)
+        told, message = await block.announcer.announce(block.tags)
         if crash == "before":
             return 0
         await asyncio.sleep(pause_s)
@@ -196,8 +244,8 @@ class Process:
         scope = request.current.get()
         if scope is not None:
             scope.bookmark.wrote("main", position, block.tags, self.writer.id)
-        if message is None:
-            block.announcer.settle(block.tags, position)
+        if told:
+            block.announcer.settle(told, position)
         block.take_effect(position)
         return version
 

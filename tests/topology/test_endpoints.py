@@ -334,7 +334,7 @@ def test_the_fleet_says_where_its_cache_is() -> None:
         parse("stage = 6"),
         Path("/srv"),
         nodes=(Node("db", "postgresql://app@127.7.0.1/app"),),
-        cache_url="redis://app@127.7.0.3:6379",
+        cache_urls=["redis://app@127.7.0.3:6379"],
     )
     assert made.cache == endpoints.Cache(engine="redis", url="redis://app@127.7.0.3:6379", several=True)
 

@@ -13,7 +13,8 @@ from outgrow.chaos.history import History
 from outgrow.chaos.scene import Scene
 from outgrow.chaos.verdict import Finding
 from outgrow.cluster.state import State
-from outgrow.engines.redis.cache import NAME
+from outgrow.engines.redis.cache import NAME, names
+from outgrow.supervisor.orphans import Note
 from outgrow.topology import Topology
 
 BACK_WITHIN_S = 10.0
@@ -49,8 +50,13 @@ class CacheDrill:
         yield verdict.recovers(history, last, within_s=NORMAL_WITHIN_S, factor=FACTOR)
 
 
+async def all_of_it(scene: Scene) -> list[Note]:
+    """The processes of all its nodes. Raises OutgrowError when one does not run."""
+    return [each for name in names(scene.topology) for each in await scene.processes(name)]
+
+
 def filled(scene: Scene) -> Fill:
     """The fault that there is no room in it. Raises what reading the fleet's folder raises."""
     place = State(scene.directory).placement()
-    url = str(endpoints.read(place.endpoints).cache.url)
-    return Fill(NAME, url, scene.topology.application.name, Path(place.secrets))
+    urls = endpoints.read(place.endpoints).cache.urls
+    return Fill(NAME, urls, scene.topology.application.name, Path(place.secrets))

@@ -356,14 +356,16 @@ class Fleet:
             self._place,
             epoch=self._state.next_epoch(before.epoch if before is not None else 0),
             dashboard_port=self._dashboard_port(),
-            sessions_host=self._redis_host(redis_sessions.NODE) if away else LOCAL,
-            cache_host=self._redis_host(redis_cache.NODE) if plan.runs_cache(self._topology) else LOCAL,
+            sessions_host=self._state.free_host((redis_sessions.NODE, redis.PORT)) if away else LOCAL,
+            cache_host=self._cache_host(),
             moving=moving,
         )
         return planned._replace(document=plan.continued(planned.document, before))
 
-    def _redis_host(self, node: int) -> str:
-        return self._state.free_host((node, redis.PORT))
+    def _cache_host(self) -> str:
+        if not plan.runs_cache(self._topology):
+            return LOCAL
+        return self._state.free_host(*redis_cache.needs(self._topology))
 
     def _scaled(self) -> int:
         """How many servers the autoscaler had last, unless outgrow.toml says another number since then."""

@@ -86,16 +86,16 @@ def plan(
         servers = (*servers, *(capped(each, topology) for each in pooler.workloads()))
         nodes = (Node(endpoints.DATABASE, pooler.url, pooled=True),)
         application.after = (*application.after, pooler.last)
-    sessions = cache = None
+    sessions, caches = None, []
     if runs_sessions(topology) or moving is not None:
         from outgrow.engines.redis.sessions import RedisSessions
 
         sessions = RedisSessions(topology, placement._replace(host=sessions_host))
     if runs_cache(topology):
-        from outgrow.engines.redis.cache import RedisCache
+        from outgrow.engines.redis import cache
 
-        cache = RedisCache(topology, placement._replace(host=cache_host))
-    for redis in (each for each in (sessions, cache) if each is not None):
+        caches = cache.servers(topology, placement._replace(host=cache_host))
+    for redis in (*(() if sessions is None else (sessions,)), *caches):
         servers = (*servers, *(capped(each, topology) for each in redis.workloads()))
         application.after = (*application.after, redis.last)
     sessions_url = sessions.url if sessions is not None else None
@@ -105,7 +105,7 @@ def plan(
         epoch=epoch,
         nodes=nodes,
         sessions_url=sessions_url,
-        cache_url=cache.url if cache is not None else None,
+        cache_urls=[each.url for each in caches],
         changes_url=database.changes_url if database is not None else None,
         secrets_file=str(placement.secrets),
         control=str(placement.control),

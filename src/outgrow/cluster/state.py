@@ -251,12 +251,14 @@ class State:
         if topology.cache.follow_changes and topology.database.url is None:
             roles.append("changes")
         passwords = {role: known.get(role) or secrets.token_hex(24) for role in roles}
-        passwords |= endpoints.passwords_of(topology)
+        given = endpoints.passwords_of(topology)
+        passwords |= given
         key = application.application if application is not None else secrets.token_hex(32)
         if topology.application.secret is not None:
             key = endpoints.secrets_of(topology.application.secret).application
         _write_changed(place.operator_secrets, operator, Secrets(application=key, passwords=passwords))
-        passwords = {role: passwords[role] for role in APPLICATIONS_ROLES if role in passwords}
+        told = (*APPLICATIONS_ROLES, *(role for role in given if role.startswith("cache-")))
+        passwords = {role: passwords[role] for role in told if role in passwords}
         _write_changed(place.secrets, application, Secrets(application=key, passwords=passwords))
 
     def free_host(self, *wanted: tuple[int, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,7 +34,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Server(msgspec.Struct, frozen=True):
-    """The fleet's Redis of the cache: bytes, keys, keys that had to go; or the trouble with asking it."""
+    """The fleet's Redis of the cache, all nodes: bytes, keys, keys that had to go; or the trouble with it."""
 
     memory: int | None = None
     memory_max: int | None = None
@@ -64,7 +65,7 @@ async def look(directory: Path) -> Caches:
     known = [figures for figures, _ in told if figures is not None]
     server = None
     if settings.url is not None and any(node.name == redis_cache.NAME for node in status.nodes):
-        server = await asyncio.to_thread(_server, settings.url, place)
+        server = await asyncio.to_thread(_server, settings.urls, place)
     return Caches(
         settings.engine,
         caches.whole(known),
@@ -99,8 +100,8 @@ def _process(node: str, figures: Figures | None) -> Process:
     return Process(node, *(int(measures.single(figures, f"outgrow_cache_{name}")) for name in names))
 
 
-def _server(url: str, place: Placement) -> Server:
+def _server(urls: Sequence[str], place: Placement) -> Server:
     try:
-        return Server(*redis_cache.figures(url, place))
+        return Server(*redis_cache.together(urls, place))
     except OutgrowError as error:
         return Server(trouble=error.message)

@@ -96,7 +96,7 @@ class Gatherer:
         told_all, *_ = await asyncio.gather(
             look_at_all(list(self._processes.values())),
             self._balancers.look(self._running("balancer")),
-            self.cache.look(self._cache_url()),
+            self.cache.look(self._cache_urls()),
         )
         for process, tally, told in told_all:
             self.requests.add(process.node, told)
@@ -146,10 +146,10 @@ class Gatherer:
         nodes = self._status.nodes if self._status is not None else ()
         return [node.name for node in nodes if node.tier == tier and node.state == "ready"]
 
-    def _cache_url(self) -> str | None:
-        """Of the shared cache that the fleet runs; None while it does not."""
+    def _cache_urls(self) -> tuple[str, ...]:
+        """Of the shared cache's nodes that the fleet runs; none while it does not."""
         there = self._document is not None and bool(self._running("cache"))
-        return self._document.cache.url if there and self._document is not None else None
+        return self._document.cache.urls if there and self._document is not None else ()
 
     def _look_at_servers(self) -> list[Server]:
         """Each server over the last few seconds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from outgrow.engines import Placement
@@ -27,13 +28,13 @@ class SharedCache:
         self._place = place
         self._looks: deque[Look] = deque(maxlen=looks)
 
-    async def look(self, url: str | None) -> None:
-        """Ask the one at this URL, if there is one. One that does not answer says nothing."""
-        if url is None:
+    async def look(self, urls: Sequence[str]) -> None:
+        """Ask its nodes, if there are any. One that does not answer says nothing."""
+        if not urls:
             self._looks.clear()
             return
         try:
-            figures = await asyncio.to_thread(redis_cache.figures, url, self._place)
+            figures = await asyncio.to_thread(redis_cache.together, urls, self._place)
         except OutgrowError:
             self._looks.clear()
             return

@@ -30,7 +30,6 @@ from outgrow.runtime.bookmark import Signer, Writer
 from outgrow.runtime.cache import Cache
 from outgrow.runtime.cache.behind import Flushers
 from outgrow.runtime.cache.limit import places_of
-from outgrow.runtime.cache.tags import EVERYTHING
 from outgrow.runtime.control import Control
 from outgrow.runtime.database import schema
 from outgrow.runtime.database.buffer import Buffer
@@ -232,7 +231,7 @@ class Outgrow:
             await self.db.move(document.database, secrets.passwords)
         self.cache.limit.resize(_loads_at_once(document))
         cache = self.endpoints.cache
-        if (document.cache.engine, document.cache.url) != (cache.engine, cache.url):
+        if (document.cache.engine, document.cache.urls) != (cache.engine, cache.urls):
             await self._share_cache(document.cache)
         if (document.cache, document.database) != (self.endpoints.cache, before):
             await self._follow(document)
@@ -256,11 +255,10 @@ class Outgrow:
                 from outgrow.runtime.cache.shared import Shared
             except ModuleNotFoundError as error:
                 raise Misuse("a shared cache needs a driver", hint="pip install 'outgrow[redis]'") from error
-            password, application = self._secrets.passwords.get("cache"), self.endpoints.application
             self._shared = Shared(
                 settings,
-                password,
-                application,
+                endpoints.cache_passwords(settings, self._secrets),
+                self.endpoints.application,
                 tags=self.cache.tags,
                 position=lambda: self.db.position,
                 written=self.db.written,
@@ -302,7 +300,7 @@ class Outgrow:
         Raises Unavailable.
         """
         if self._shared is not None:
-            await self._tell_shared(*(tags or (EVERYTHING,)))
+            await self._tell_shared(*(tags or self._shared.everything))
         elif tags:
             self.cache.invalidate(*tags)
         else:

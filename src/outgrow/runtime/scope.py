@@ -116,8 +116,9 @@ class UnitOfWork(Protocol):
 class Announcer(Protocol):
     """Who tells others of what a transaction changes."""
 
-    async def announce(self, tags: Sequence[str]) -> Message | None:
-        """It is about to commit. What is returned, since nobody could be told, is stored with it."""
+    async def announce(self, tags: Sequence[str]) -> tuple[Sequence[str], Message | None]:
+        """It is about to commit. Returns of which tags others have been told; and, since they could not be
+        told of the rest, what is stored with it."""
 
     def settle(self, tags: Sequence[str], position: Position | None) -> None:
         """What was announced has been committed there, or was not (None). Not called if nobody knows."""

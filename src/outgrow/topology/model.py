@@ -229,12 +229,19 @@ class Cache(Section, frozen=True):
         RedisUrl | None,
         Meta(description='a Redis of your own; in its password write %2F for "/", %40 for "@"'),
     ] = None
+    more_urls: Annotated[
+        tuple[RedisUrl, ...],
+        Meta(max_length=15, description="further nodes of your own, over which keys are spread"),
+    ] = ()
+    nodes: Annotated[
+        int, Meta(ge=1, le=6, description="servers that the fleet runs, over which keys are spread")
+    ] = 1
     entries: Annotated[int, Meta(ge=1, le=100_000_000, description="entries that a process keeps")] = 10_000
     entries_mb: (
         Annotated[int, Meta(ge=1, le=1_000_000, description="megabytes that they may take, about")] | None
     ) = None
     memory_mb: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="megabytes of the Redis that the fleet runs")
+        int, Meta(ge=1, le=1_000_000, description="megabytes of each Redis that the fleet runs")
     ] = 128
     eviction: Annotated[
         Literal["lru", "lfu", "random", "fifo"],

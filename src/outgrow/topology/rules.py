@@ -387,7 +387,27 @@ RULES = (
         'is for engine = "redis"',
         "remove it, or change the engine",
     ),
-    *_fleets_own("memory_mb", "eviction"),
+    *_fleets_own("memory_mb", "eviction", "nodes"),
+    Rule(
+        ("cache.more_urls", "cache.url"),
+        lambda topology, given: bool(topology.cache.more_urls) and not topology.cache.url,
+        "are further nodes beside that of cache.url",
+        "write url, the first node, too; `nodes` is for those that the fleet runs",
+    ),
+    Rule(
+        ("cache.more_urls", "cache.url"),
+        lambda topology, given: (
+            len({*topology.cache.more_urls, topology.cache.url}) <= len(topology.cache.more_urls)
+        ),
+        "names a node twice",
+        "name each node once",
+    ),
+    Rule(
+        ("cache.more_urls",),
+        lambda topology, given: any(map(_has_password_parameter, topology.cache.more_urls)),
+        "a password cannot be a parameter of the URL",
+        "write it before the host: rediss://user:password@host:6379/0",
+    ),
     Rule(
         ("cache.follow_changes", "cache.engine", "stage"),
         lambda topology, given: bool(topology.cache.follow_changes) and cache_of(topology) != "redis",

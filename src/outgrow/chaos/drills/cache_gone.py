@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from outgrow.chaos.cache import BACK_WITHIN_S, WATCHED_S, CacheDrill
+from outgrow.chaos.cache import BACK_WITHIN_S, WATCHED_S, CacheDrill, all_of_it
 from outgrow.chaos.faults.kill import Kill
 from outgrow.chaos.faults.pause import Pause
 from outgrow.chaos.scene import Scene
-from outgrow.engines.redis.cache import NAME
+from outgrow.engines.redis.cache import NAME, names
 
 GONE_FOR_S = 6.0
 
@@ -20,9 +20,10 @@ class CacheGone(CacheDrill):
 
     async def run(self, scene: Scene) -> None:
         """What is written meanwhile it does not hear of."""
-        processes = await scene.processes(NAME)
+        processes = await all_of_it(scene)
         async with scene.fault(Pause(NAME, processes), NAME):
             await scene.rest(GONE_FOR_S)
             async with scene.fault(Kill(NAME, processes), NAME):
-                await scene.until_ready(NAME, processes[0].pid, BACK_WITHIN_S)
+                for name, before in zip(names(scene.topology), processes, strict=True):
+                    await scene.until_ready(name, before.pid, BACK_WITHIN_S)
         await scene.rest(WATCHED_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outgrow.chaos.cache import WATCHED_S, CacheDrill
+from outgrow.chaos.cache import WATCHED_S, CacheDrill, all_of_it
 from outgrow.chaos.faults.slow import Slow
 from outgrow.chaos.scene import Scene
 from outgrow.engines.redis.cache import NAME
@@ -22,6 +22,6 @@ class CacheSlow(CacheDrill):
 
     async def run(self, scene: Scene) -> None:
         """It is slow, then quick again."""
-        async with scene.fault(Slow(NAME, await scene.processes(NAME), SHARE, PERIOD_S), NAME):
+        async with scene.fault(Slow(NAME, await all_of_it(scene), SHARE, PERIOD_S), NAME):
             await scene.rest(SLOW_FOR_S)
         await scene.rest(WATCHED_S)

@@ -1,7 +1,7 @@
 """A cache with no room left: its Redis is full of what it may not throw away, and every value is refused.
 
 It is filled as the application could fill it, by its own user: with keys that have no time to live.
-`python -m outgrow.chaos.faults.fill URL APPLICATION SECRETS` does it, and takes them away at its end.
+`python -m outgrow.chaos.faults.fill APPLICATION SECRETS URL...` does it, and takes them away at its end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from outgrow import endpoints
@@ -26,14 +26,14 @@ WITHIN_S = 5.0
 
 
 class Fill:
-    """The cache's Redis at `url`, until it is undone. Raises OutgrowError when it cannot be reached."""
+    """The cache's nodes at these URLs, until it is undone."""
 
     lasts = True
     stops: Sequence[Note] = ()
 
-    def __init__(self, name: str, url: str, application: str, secrets: Path) -> None:
+    def __init__(self, name: str, urls: Sequence[str], application: str, secrets: Path) -> None:
         self.says = f"{name} is full of what it may not throw away"
-        self._helper = helper.Helper("outgrow.chaos.faults.fill", [url, application, str(secrets)])
+        self._helper = helper.Helper("outgrow.chaos.faults.fill", [application, str(secrets), *urls])
 
     async def prepare(self) -> None:
         """Raises OutgrowError when the helper does not start."""
@@ -84,29 +84,30 @@ class Filler:
             raise OSError(answer.decode(errors="replace").strip() or "the connection was lost")
 
 
-@contextlib.contextmanager
-def _filler(url: str, application: str, secrets: str) -> Iterator[Filler]:
-    password = endpoints.read_secrets(secrets).passwords["cache"]
-    filler = Filler(Account.of(url, password), application)
-    try:
-        yield filler
-    finally:
-        filler.clear()
-
-
 def main(arguments: list[str]) -> int:
-    """Keep it full until standard input ends."""
+    """Keep them full until standard input ends."""
+    application, secrets, *urls = arguments
     try:
-        with _filler(*arguments) as filler:
-            helper.wait()
-            filler.fill()
-            helper.begun()
-            while helper.goes_on():
-                filler.fill()
-                time.sleep(AGAIN_S)
+        password = endpoints.read_secrets(secrets).passwords["cache"]
+        with contextlib.ExitStack() as stack:
+            fillers = [Filler(Account.of(url, password), application) for url in urls]
+            for each in fillers:
+                stack.callback(each.clear)
+            _work(fillers)
     except OSError as error:
         return helper.refuse(str(error))
     return 0
+
+
+def _work(fillers: Sequence[Filler]) -> None:
+    helper.wait()
+    for each in fillers:
+        each.fill()
+    helper.begun()
+    while helper.goes_on():
+        for each in fillers:
+            each.fill()
+        time.sleep(AGAIN_S)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,27 @@
 """The Redis of the cache, which all processes share (stage 6).
 
-redis-cache   service   nothing of it is written to the disk: it begins empty, and may vanish at any time
+redis-cache     service   nothing of it is written to the disk: it begins empty, and may vanish at any time
+redis-cache-2   service   likewise, and so on: keys are spread over them by the application (runtime/ring.py)
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from outgrow import endpoints
 from outgrow.engines.base import Placement
 from outgrow.engines.redis import client as redis_client
 from outgrow.engines.redis.client import Account
-from outgrow.engines.redis.redis import Redis, Settings, user
+from outgrow.engines.redis.redis import PORT, Redis, Settings, user
 from outgrow.errors import FleetError
+from outgrow.topology.model import Topology
 
 NAME = "redis-cache"
 NODE = 251
-"""The last part of its address: out of the way of servers that are counted."""
+NUMBERS = (NODE, *range(244, 249))
+"""The last parts of their addresses: out of the way of servers that are counted."""
 
 OPERATOR = "outgrow_admin"
 OPERATOR_ROLE = "cache-admin"
@@ -45,10 +49,13 @@ Redis knows no first in, first out. It evicts what expires next, which is that w
 
 
 class RedisCache(Redis):
-    """One server, for the cache of all processes."""
+    """One server, for the cache of all processes: the first, or one of several."""
 
-    last = NAME
     tier = "cache"
+
+    def __init__(self, topology: Topology, placement: Placement, name: str = NAME) -> None:
+        super().__init__(topology, placement)
+        self.last = name
 
     def settings(self) -> Settings:
         """As outgrow.toml says it."""
@@ -60,6 +67,25 @@ class RedisCache(Redis):
         password = endpoints.read_secrets(self._place.secrets).passwords[self.tier]
         operator = endpoints.read_secrets(self._place.operator_secrets).passwords[OPERATOR_ROLE]
         return users(self._topology.application.name, password, operator)
+
+
+def names(topology: Topology) -> list[str]:
+    """Of the nodes that this topology has of the cache."""
+    return [NAME, *(f"{NAME}-{number}" for number in range(2, topology.cache.nodes + 1))]
+
+
+def servers(topology: Topology, place: Placement) -> list[RedisCache]:
+    """All nodes; the place's host is that of the first. Raises EngineMissing."""
+    hosts = [place.host, *(place.neighbour(number) for number in NUMBERS[1:])]
+    return [
+        RedisCache(topology, place._replace(host=host), name)
+        for name, host in zip(names(topology), hosts, strict=False)
+    ]
+
+
+def needs(topology: Topology) -> list[tuple[int, int]]:
+    """Numbers of their addresses, and the port that each must have free (State.free_host)."""
+    return [(number, PORT) for number in NUMBERS[: topology.cache.nodes]]
 
 
 def settings(memory_mb: int, eviction: Eviction) -> Settings:
@@ -99,6 +125,19 @@ def figures(url: str, place: Placement) -> Figures:
     values = dict(re.findall(r"^(\w+):(?:keys=)?(\d+)", said, re.MULTILINE))
     names = ("used_memory", "maxmemory", "db0", "evicted_keys")  # an empty one says nothing of db0
     return Figures(*(int(values.get(name, 0)) for name in names))
+
+
+def together(urls: Iterable[str], place: Placement) -> Figures:
+    """Of all nodes that answer. Raises FleetError when none does."""
+    known, trouble = [], None
+    for url in urls:
+        try:
+            known.append(figures(url, place))
+        except FleetError as error:
+            trouble = error
+    if trouble is not None and not known:
+        raise trouble
+    return Figures(*map(sum, zip(*known, strict=True)))
 
 
 def empty(url: str, place: Placement) -> None:

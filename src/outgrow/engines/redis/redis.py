@@ -39,7 +39,7 @@ Settings = Mapping[str, str | int]
 class Redis(ABC):
     """One server of one tier, whose name is also that of the password. Raises EngineMissing."""
 
-    last: ClassVar[str]
+    last: str
     tier: ClassVar[str]
 
     def __init__(self, topology: Topology, placement: Placement) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -22,7 +23,6 @@ from msgspec.structs import replace
 from outgrow.cluster.control import Request
 from outgrow.cluster.plan import capped
 from outgrow.engines.redis import cache as redis_cache
-from outgrow.engines.redis import redis
 from outgrow.engines.redis.cache import RedisCache
 from outgrow.errors import FleetNotRunning
 from outgrow.growth import settings
@@ -61,13 +61,14 @@ class MoveCache:
         if context.after.cache.engine != "redis":
             return
         context.state.keep_secrets(context.after)
-        workloads = tuple(capped(each, context.after) for each in _server(context).workloads())
+        whole = [each for server in _servers(context) for each in server.workloads()]
+        workloads = tuple(capped(each, context.after) for each in whole)
         await change(context, Request("start", workloads=workloads))
 
     async def stop(self, context: Context) -> None:
         """It was not needed."""
         if context.after.cache.engine == "redis":
-            await _end(context)
+            await _end(context, context.after)
 
     async def front(self, context: Context) -> None:
         """What stands before the database becomes the topology after."""
@@ -94,11 +95,12 @@ class MoveCache:
         settings.settle(context.directory, context.after)
         await change(context, Request("adopt", topology=context.after))
         if context.before.cache.engine == "redis":
-            await _end(context)
+            await _end(context, context.before)
 
 
-def _server(context: Context) -> RedisCache:
-    return RedisCache(context.after, context.state.placement(str(context.kept["host"])))
+def _servers(context: Context) -> list[RedisCache]:
+    with_it = context.after if context.after.cache.engine == "redis" else context.before
+    return redis_cache.servers(with_it, context.state.placement(str(context.kept["host"])))
 
 
 def _host(context: Context) -> str:
@@ -106,7 +108,7 @@ def _host(context: Context) -> str:
     published = context.state.published()
     if published is not None and published.cache.url is not None:
         return str(urlsplit(published.cache.url).hostname)
-    return context.state.free_host((redis_cache.NODE, redis.PORT))
+    return context.state.free_host(*redis_cache.needs(context.after))
 
 
 async def _use(context: Context, topology: Topology) -> None:
@@ -115,14 +117,14 @@ async def _use(context: Context, topology: Topology) -> None:
     assert published is not None
     engine = topology.cache.engine or "memory"
     # Where it is published to be, since another start of the fleet may have moved it; else as begun.
-    url = published.cache.url or _server(context).url if engine == "redis" else None
-    cache = replace(published.cache, engine=engine, url=url)
+    urls = published.cache.urls or tuple(each.url for each in _servers(context)) if engine == "redis" else ()
+    cache = replace(published.cache, engine=engine, url=next(iter(urls), None), more_urls=urls[1:])
     await change(context, Request("cache", cache=cache))
     await until_obeyed(context)
-    if url is not None:
-        await patiently(lambda: asyncio.to_thread(redis_cache.empty, url, context.state.placement()))
+    for url in urls:
+        await patiently(partial(asyncio.to_thread, redis_cache.empty, url, context.state.placement()))
 
 
-async def _end(context: Context) -> None:
+async def _end(context: Context, topology: Topology) -> None:
     with contextlib.suppress(FleetNotRunning):
-        await change(context, Request("remove", names=(redis_cache.NAME,)))
+        await change(context, Request("remove", names=tuple(redis_cache.names(topology))))

@@ -34,7 +34,6 @@ from outgrow.runtime.cache.limit import places_of
 from outgrow.runtime.cache.load import around
 from outgrow.runtime.cache.loads import Loads, retrieve
 from outgrow.runtime.cache.memory import Entry
-from outgrow.runtime.cache.tags import EVERYTHING
 from outgrow.runtime.cache.wanted import Life, Wanted, life_of, names, prefix_of, seconds
 from outgrow.runtime.events import Events
 
@@ -352,7 +351,7 @@ class Cache:
     def _failed_over(self, *_: object) -> None:
         """What was read of another primary may be lost: nobody can tell from an entry whether it is."""
         if self._shared is not None:
-            self.invalidate(EVERYTHING)
+            self.invalidate(*self._shared.everything)
 
     async def use(self, shared: Shared | None) -> None:
         """From now on what all processes share, or nothing of that kind. What is kept here is forgotten."""
@@ -370,7 +369,7 @@ class Cache:
 
     async def check(self) -> str:
         """For the deep health check. Raises Unavailable while what all processes share cannot be asked."""
-        if self._shared is not None and not self._shared.up:
+        if self._shared is not None and self._shared.trouble:
             raise Unavailable(
                 f"the shared cache: {self._shared.trouble}", hint="until then each process has its own"
             )
@@ -385,7 +384,7 @@ class Cache:
         return msgspec.json.encode(self.hot.hottest(REPORTED))
 
     def _wanted(self, key: str, tags: Iterable[str], life: Life, codec: Codec | None) -> Wanted:
-        every = () if self._shared is None else (EVERYTHING,)
+        every = () if self._shared is None else self._shared.every(key)
         if not (self._alone or (self._shared is not None and self._shared.up)):
             life = life.within(self._unheard_s)
         return Wanted(key, names(key, tags, every), codec, life)

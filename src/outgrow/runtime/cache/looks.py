@@ -20,6 +20,7 @@ from outgrow.runtime.cache.load import being_cancelled
 from outgrow.runtime.cache.memory import Entry, Reading, Tag
 from outgrow.runtime.cache.redis import Gone
 from outgrow.runtime.cache.shelf import Found, Noted, Shelf
+from outgrow.runtime.cache.shelves import Shelves
 from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted, prefix_of
 
@@ -30,7 +31,7 @@ Made = Entry | Found | None
 class Looks:
     """Those under way. `position` is the newest that this process knows."""
 
-    def __init__(self, shelf: Shelf, tags: Tags, position: Callable[[], Position]) -> None:
+    def __init__(self, shelf: Shelf | Shelves, tags: Tags, position: Callable[[], Position]) -> None:
         self._shelf, self._tags, self._position = shelf, tags, position
         self._running: dict[str, asyncio.Future[Made]] = {}
 

@@ -28,7 +28,8 @@ from outgrow.runtime.cache.codec import pack
 from outgrow.runtime.cache.looks import Looks
 from outgrow.runtime.cache.memory import Entry
 from outgrow.runtime.cache.redis import Gone
-from outgrow.runtime.cache.shelf import Found, Shelf
+from outgrow.runtime.cache.shelf import Found, Heard, Shelf
+from outgrow.runtime.cache.shelves import Shelves
 from outgrow.runtime.cache.tags import Tags
 from outgrow.runtime.cache.wanted import Wanted
 from outgrow.runtime.events import Events
@@ -54,7 +55,7 @@ class Shared:
     def __init__(
         self,
         settings: endpoints.Cache,
-        password: str | None,
+        passwords: Sequence[str | None],
         application: str,
         tags: Tags,
         position: Callable[[], Position],
@@ -62,7 +63,6 @@ class Shared:
         message: Callable[[Sequence[str]], Message],
         events: Events,
     ) -> None:
-        assert settings.url is not None
         self._id = random.randbytes(8).hex()
         self._tags = tags
         self._message = message
@@ -73,9 +73,10 @@ class Shared:
         self._trusted_at = math.inf
         self._waiting: dict[str, asyncio.Event] = {}
         self._tokens = count(1)
-        self._shelf = Shelf(settings.url, password, application, heard=self, written=written)
+        self._shelf = _shelf(settings.urls, passwords, application, heard=self, written=written)
         self._looks = Looks(self._shelf, tags, position)
         self.open, self.barrier, self.look = self._shelf.open, self._shelf.barrier, self._looks.look
+        self.every, self.everything = self._shelf.every, self._shelf.everything
 
     async def close(self) -> None:
         """Hear no more."""
@@ -105,6 +106,8 @@ class Shared:
             await self._shelf.barrier()
         except Gone:
             return False
+        if monotonic() < self._trusted_at:
+            return False  # meanwhile one of several nodes has come back
         scope.current_at = observed
         return True
 
@@ -241,13 +244,11 @@ class Shared:
 
     # What is written: scope.Announcer
 
-    async def announce(self, tags: Sequence[str]) -> Message | None:
+    async def announce(self, tags: Sequence[str]) -> tuple[Sequence[str], Message | None]:
         """A transaction is about to change these."""
-        try:
-            await self._shelf.announce(tags)
-        except Gone:
-            return self._message(tags)
-        return None
+        told = await self._shelf.announce(tags)
+        untold = [tag for tag in tags if tag not in told]
+        return told, self._message(untold) if untold else None
 
     def settle(self, tags: Sequence[str], position: Position | None) -> None:
         """What was announced has happened at this position, or has not."""
@@ -255,10 +256,8 @@ class Shared:
 
     async def invalidate(self, tags: Sequence[str], position: Position) -> None:
         """They have changed, unannounced. Raises Unavailable."""
-        try:
-            await self._shelf.settle(tags, position, how="plain")
-        except Gone as error:
-            raise Unavailable(f"the shared cache: {self.trouble or error}") from error
+        if await self._shelf.tell(tags, position):
+            raise Unavailable(f"the shared cache: {self.trouble or 'it does not answer'}")
 
     async def followed(self) -> str:
         """Up to where changes of rows have been told, as `follow` has noted it. Raises Unavailable."""
@@ -283,13 +282,17 @@ class Shared:
     async def _pay(self) -> None:
         while self._owed:
             owed, self._owed = self._owed, {}
-            try:
-                await self.invalidate(list(owed), max(owed.values()))
-            except Unavailable:
-                self._owed = {**owed, **self._owed}
+            untold = await self._shelf.tell(list(owed), max(owed.values()))
+            if untold:
+                self._owed = {**{tag: owed[tag] for tag in untold}, **self._owed}
                 await asyncio.sleep(OWE_S)
 
     # What is heard: shelf.Heard
+
+    @property
+    def grace_s(self) -> float:
+        """Others may still have no connection."""
+        return GRACE_S if monotonic() >= self._trusted_at else 0.0
 
     def gone(self, tags: Iterable[str]) -> None:
         """What depends on them is good no longer."""
@@ -301,19 +304,36 @@ class Shared:
         if waiting is not None:
             waiting.set()
 
-    def again(self) -> None:
-        """Nobody heard what was told before: of no tag anything is known."""
+    def again(self, mine: Callable[[str], bool] | None = None) -> None:
+        """Nobody heard what was told before: of no tag, or of none of these, anything is known."""
         self._events.cache_shared("up" if self._trusted_at == math.inf else "back")
-        self._trusted_at = monotonic() + GRACE_S
+        if mine is None or monotonic() < self._trusted_at:
+            self._trusted_at = monotonic() + GRACE_S
         self._tags.shares = True
-        self._tags.unknown()
+        self._tags.unknown(mine if mine is None else filter(mine, list(self._tags.known)))
 
-    def lost(self) -> None:
-        """Until it is there again each process knows only what it does itself."""
+    def lost(self, mine: Callable[[str], bool] | None = None) -> None:
+        """Until it is there again each process knows only what it does itself, or nothing of these tags."""
         if self._tags.shares:
             self._events.cache_shared("down")
+        if mine is not None:
+            self._tags.unknown(filter(mine, list(self._tags.known)))
+            return
         self._tags.shares = False
         self._looks.lost()
+
+
+def _shelf(
+    urls: Sequence[str],
+    passwords: Sequence[str | None],
+    application: str,
+    *,
+    heard: Heard,
+    written: Callable[[], Awaitable[Position]],
+) -> Shelf | Shelves:
+    if len(urls) == 1:
+        return Shelf(urls[0], passwords[0], application, heard=heard, written=written)
+    return Shelves(urls, passwords, application, heard=heard, written=written)
 
 
 def _newer(found: Entry, held: Entry | None) -> bool:

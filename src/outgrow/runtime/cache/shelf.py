@@ -31,7 +31,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from outgrow.runtime.bookmark import Position
-from outgrow.runtime.cache.redis import Link, Pipe
+from outgrow.runtime.cache.redis import Gone, Link, Pipe
+from outgrow.runtime.cache.tags import EVERYTHING
 
 V = TypeVar("V")
 
@@ -68,7 +69,7 @@ for i = 7, #KEYS do
             if known and known > floor then floor = known end
         end
         kept = floor .. string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'version', 1))
-        if name == '*' then redis.call('SET', KEYS[i], kept)
+        if string.match(name, '^%*%d*$') then redis.call('SET', KEYS[i], kept)
         else redis.call('SET', KEYS[i], kept, 'EX', {TAG_TTL_S}) end
     end
     noted[i - 6] = kept
@@ -182,21 +183,25 @@ class Found(msgspec.Struct, array_like=True, gc=False):
 class Heard(Protocol):
     """Who is told what happens there (shared.py)."""
 
+    @property
+    def grace_s(self) -> float:
+        """So long after a new connection others may still have none; 0 while nothing is trusted anyway."""
+
     def gone(self, tags: Iterable[str]) -> None:
         """What was noted of them holds no longer."""
 
     def kept(self, key: str) -> None:
         """An entry that somebody waits for may be there."""
 
-    def again(self) -> None:
-        """The connection is a new one: what was told before it nobody has heard."""
+    def again(self, mine: Callable[[str], bool] | None = None) -> None:
+        """The connection is a new one: what was told before it, of all tags or of these, nobody has heard."""
 
-    def lost(self) -> None:
-        """There is no connection: nothing is heard."""
+    def lost(self, mine: Callable[[str], bool] | None = None) -> None:
+        """There is no connection: nothing is heard, of all tags or of these."""
 
 
 class Shelf:
-    """Every call raises Gone when the server does not answer in time, at once when it is known to be gone.
+    """Calls raise Gone when the server does not answer in time, at once when it is known to be gone.
 
     `written` is a position beyond everything that can be seen on the primary now.
     """
@@ -220,6 +225,11 @@ class Shelf:
         self._shas: dict[str, bytes] = {}
         self._link = Link(url, password, begin=self._begin, pushed=self._pushed, lost=heard.lost)
         self.open, self.close = self._link.open, self._link.close
+        self.everything: tuple[str, ...] = (EVERYTHING,)
+
+    def every(self, key: str) -> tuple[str, ...]:
+        """The tag that everything has, and so this key."""
+        return self.everything
 
     @property
     def up(self) -> bool:
@@ -253,18 +263,15 @@ class Shelf:
 
     async def entries(self, keys: Sequence[str], tags: Sequence[str], learn: Learn) -> list[Found | None]:
         """What lies there under these keys, and what is known of these tags, to be learnt at once."""
-        learning = self._versions(tags, learn) if tags else None
+        learning = self.learn(tags, learn) if tags else None
         named = [f"{self._prefix}e:{key}" for key in keys]
         found: list[Found | None] = await self._link.ask("MGET", *named, then=_found) if named else []
         if learning is not None:
             await learning
         return found
 
-    async def learn(self, tags: Sequence[str], learn: Learn) -> None:
+    def learn(self, tags: Sequence[str], learn: Learn) -> asyncio.Future[Any]:
         """What is known of these tags."""
-        await self._versions(tags, learn)
-
-    def _versions(self, tags: Sequence[str], learn: Learn) -> asyncio.Future[Any]:
         named = [f"{self._prefix}t:{tag}" for tag in tags]
         return self._link.ask("MGET", *named, then=_learning(tags, learn))
 
@@ -299,10 +306,20 @@ class Shelf:
                 first, lying = answer
                 return bool(first), None if lying is None else _decode(lying)
 
-    def keep(self, key: str, found: Found | None, ttl_s: float, token: str = "") -> asyncio.Future[Any]:
-        """Put it there, if nothing of what it was read with has changed since; end the lock of this token."""
+    def keep(
+        self,
+        key: str,
+        found: Found | None,
+        ttl_s: float,
+        token: str = "",
+        checked: Sequence[tuple[str, int]] | None = None,
+    ) -> asyncio.Future[Any]:
+        """Put it there, if nothing of what it was read with has changed since; end the lock of this token.
+
+        `checked` are those of its tags that are here, by default all.
+        """
         blob = b"" if found is None else _encode(found)
-        tags = () if found is None else found.tags
+        tags = checked if checked is not None else () if found is None else found.tags
         return self._run(
             "keep",
             [f"{self._prefix}{kind}:{key}" for kind in "elw"],
@@ -314,9 +331,21 @@ class Shelf:
         """Have it told when somebody else has loaded this key."""
         return self._link.ask("SET", f"{self._prefix}w:{key}", 1, "PX", LOCK_MS)
 
-    async def announce(self, tags: Sequence[str]) -> None:
-        """A transaction is about to change these."""
-        await self._run("announce", [self._doubt], tags, [self._channel, *tags])
+    async def announce(self, tags: Sequence[str]) -> Sequence[str]:
+        """A transaction is about to change these. Returns those of which everybody has been told."""
+        try:
+            await self._run("announce", [self._doubt], tags, [self._channel, *tags])
+        except Gone:
+            return ()
+        return tags
+
+    async def tell(self, tags: Sequence[str], position: Position) -> Sequence[str]:
+        """They have changed, unannounced. Returns those that could not be told."""
+        try:
+            await self.settle(tags, position, how="plain")
+        except Gone:
+            return tags
+        return ()
 
     def settle(
         self, tags: Sequence[str], position: Position | None, *, how: str = "announced"

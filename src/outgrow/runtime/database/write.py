@@ -157,9 +157,9 @@ class Write(Unit, eq=False, kw_only=True):
             await self._close_session()
         if self._announcer is not None and self._tags and not self._doomed:
             self._announced = tuple(dict.fromkeys(self._tags))
-            message = await self._announcer.announce(self._announced)
+            told, message = await self._announcer.announce(self._announced)
+            self._announced = tuple(told)
             if message is not None:
-                self._announced = ()
                 self._messages.append(message)
             elif self._shard.marks:
                 await self.execute(marks.STATEMENT, tags=marks.written(self._announced))
