@@ -293,7 +293,8 @@ async def test_a_slow_server_is_left_alone_until_it_is_quick(
 ) -> None:
     """It answers within the time limit, and costs more than what it saves."""
     monkeypatch.setattr(breaker, "REST_S", 0.2)
-    first, *_ = on_their_own
+    first, second, *_ = on_their_own
+    await second.read("b")
 
     async def slow() -> None:
         while True:
@@ -313,6 +314,13 @@ async def test_a_slow_server_is_left_alone_until_it_is_quick(
         while first.shared.up:
             await read()
     assert "slowly" in first.shared.trouble
+    began = asyncio.get_running_loop().time()
+    await first.write("b")
+    assert asyncio.get_running_loop().time() - began < 0.25, "nobody waits until it is told"
+    assert first.data.owed.pop().body == b"b", "and it is told again, for certain"
+    async with asyncio.timeout(5):
+        while await second.read("b") == 0:
+            await asyncio.sleep(0.05)
     reads = []
     for _ in range(150):
         reads.append(await read())

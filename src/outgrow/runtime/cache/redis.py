@@ -35,6 +35,7 @@ REST_S_MAX = 4.0
 """A server that was too slow is left alone for up to so long between two trials."""
 
 TRIAL_EVERY_S = 0.05
+SLOW = "it answers too slowly"
 
 Word = str | int | float | bytes | memoryview
 _NOTHING = object()
@@ -48,22 +49,23 @@ class Gone(Exception):
 
 
 class Pipe(asyncio.Protocol):
-    """RESP3. `pushed` gets what nobody asked for, `lost` is called once, when the connection is.
+    """RESP3. `pushed` gets what nobody asked for, `broken` is called when it is lost, and when it is slow.
 
-    A server that does not answer in time, or slowly all the time (pace.py), has lost it: then it is `late`.
+    A server that does not answer in time has lost it: then it is `late`. One that takes long for its answers
+    (pace.py) makes it `slow`.
     """
 
-    def __init__(self, pushed: Callable[[list[Any]], None], lost: Callable[[], None]) -> None:
+    def __init__(self, pushed: Callable[[list[Any]], None], broken: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._pushed = pushed
-        self._lost = lost
+        self._broken = broken
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._transport: asyncio.WriteTransport | None = None
         self._out: list[bytes] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any], Callable[[Any], Any] | None]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._pace = Pace()
-        self.closed = self.late = False
+        self.closed = self.late = self.slow = False
 
     def ask(self, *words: Word, then: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
         """What `then` makes of the answer, in its place among the pushed messages; else the answer itself.
@@ -126,7 +128,7 @@ class Pipe(asyncio.Protocol):
         waiting, self._waiting = self._waiting, deque()
         for _, answer, _ in waiting:
             _fail(answer, Gone())
-        self._lost()
+        self._broken()
 
     def _answered(self, answer: asyncio.Future[Any], then: Callable[[Any], Any] | None, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
@@ -147,23 +149,33 @@ class Pipe(asyncio.Protocol):
         """The oldest question is asked after now and then, instead of a clock for each."""
         assert self._watch is not None
         now = self._loop.time()
+        lag_s = now - self._watch.when()
         waits_s = now - self._waiting[0][0] if self._waiting else 0.0
-        slow = self._pace.look(waits_s, now - self._watch.when())
         self._watch = None
-        if slow or waits_s > ANSWER_WITHIN_S:
+        if waits_s - lag_s > ANSWER_WITHIN_S:
             self.late = True
             if self._transport is not None:
                 self._transport.abort()
             self.connection_lost(None)
-        elif self._waiting:
+            return
+        if self._waiting:
             self._watch = self._loop.call_later(LOOK_S, self._look)
+        if self._pace.look(waits_s, lag_s) and not self.slow:
+            self.slow = True
+            self._broken()
+
+    def judge_anew(self) -> None:
+        """By what comes from now on."""
+        self.slow = False
+        self._pace = Pace()
 
 
 class Link:
     """A connection that is made again whenever it is lost. `url` holds no password.
 
-    `begin` is called with each new one before anybody else gets it, `lost` when there is none; `pushed` as in
-    Pipe. After it was late the server has to show on a new one that it is quick, before it is used again.
+    `begin` is called with each new one, then `again`: it can be asked. `lost`: it cannot. `pushed`: see Pipe.
+    A server that was late or slow can only be told (`slowly`) until it has shown that it is quick: nobody
+    waits for it, and others hear nevertheless of what is written here.
     """
 
     def __init__(
@@ -172,6 +184,7 @@ class Link:
         password: str | None,
         *,
         begin: Callable[[Pipe], Awaitable[None]],
+        again: Callable[[], None],
         pushed: Callable[[list[Any]], None],
         lost: Callable[[], None],
     ) -> None:
@@ -180,8 +193,9 @@ class Link:
         self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
         self._database = parts.path.strip("/") or "0"
         self._user, self._password = unquote(parts.username or "default"), password
-        self._begin, self._pushed, self._lost = begin, pushed, lost
+        self._begin, self._again, self._pushed, self._lost = begin, again, pushed, lost
         self._pipe: Pipe | None = None
+        self._told: Pipe | None = None
         self._breaker = Breaker(1, REST_S_MAX)
         self._broken = asyncio.Event()
         self._settled = asyncio.Event()
@@ -204,60 +218,85 @@ class Link:
 
     @property
     def up(self) -> bool:
-        """Whether there is a connection."""
+        """Whether it can be asked."""
         return self._pipe is not None
 
-    def ask(self, *words: Word, then: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
-        """See Pipe.ask."""
-        if self._pipe is None:
+    def ask(
+        self, *words: Word, then: Callable[[Any], Any] | None = None, slowly: bool = False
+    ) -> asyncio.Future[Any]:
+        """See Pipe.ask. `slowly`: also where the answer may take its time."""
+        pipe = self._told if slowly else self._pipe
+        if pipe is None:
             answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             _fail(answer, Gone())
             return answer
-        return self._pipe.ask(*words, then=then)
+        return pipe.ask(*words, then=then)
 
     async def _keep(self) -> None:
         wait_s = RETRY_S
         while True:
-            self._broken.clear()
             if await self._serve():
                 wait_s = RETRY_S
-            self._pipe = None
             self._settled.set()
-            await asyncio.sleep(max(wait_s * random.uniform(0.5, 1.0), self._breaker.rest_s))
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
     async def _serve(self) -> bool:
         """A connection, as long as it lasts. Whether there was one."""
-        loop, pipe = asyncio.get_running_loop(), None
+        pipe: Pipe | None = None
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
-                _, pipe = await loop.create_connection(
+                _, pipe = await asyncio.get_running_loop().create_connection(
                     lambda: Pipe(self._pushed, self._break), self._host, self._port, ssl=self._tls
                 )
                 await self._greet(pipe)
-            if self._breaker.open:
-                await self._try(pipe)
-            async with asyncio.timeout(CONNECT_WITHIN_S):
                 await self._begin(pipe)
-            self._breaker.worked()
-            self._pipe, self.trouble = pipe, ""
-            self._settled.set()
-            await self._broken.wait()
+            self._told = pipe
+            while not pipe.closed:
+                await self._use(pipe)
         except (OSError, TimeoutError, Gone, hiredis.HiredisError) as error:
             self.trouble = f"{type(error).__name__}: {error}"
-            if isinstance(error, TimeoutError):
-                self._breaker.failed()
             return False
         else:
             self.trouble = "the connection was lost"
             return True
         finally:
-            self._pipe = None
+            self._told = None
             if pipe is not None:
                 if pipe.late:
                     self._breaker.failed()
-                    self.trouble = "it answers too slowly"
+                    self.trouble = SLOW
                 pipe.close()
+
+    async def _use(self, pipe: Pipe) -> None:
+        """Until it is lost or slow; not before it is quick, if it was late or slow."""
+        self._broken.clear()
+        if self._breaker.open and not await self._is_quick(pipe):
+            return
+        self._breaker.worked()
+        self._pipe, self.trouble = pipe, ""
+        self._again()
+        self._settled.set()
+        await self._broken.wait()
+        if pipe.slow:
+            self._breaker.failed()
+            self.trouble = SLOW
+
+    async def _is_quick(self, pipe: Pipe) -> bool:
+        """Let it rest, then ask it for as long as it takes to judge it."""
+        self._settled.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._breaker.rest_s):
+                await self._broken.wait()
+        pipe.judge_anew()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + (LOOKS + 2) * LOOK_S
+        while loop.time() < ends and not (pipe.closed or pipe.slow):
+            pipe.ask("PING")
+            await asyncio.sleep(TRIAL_EVERY_S)
+        if pipe.slow:
+            self._breaker.failed()
+        return not (pipe.closed or pipe.slow)
 
     async def _greet(self, pipe: Pipe) -> None:
         account = ("AUTH", self._user, self._password) if self._password is not None else ()
@@ -265,18 +304,10 @@ class Link:
         if self._database != "0":
             await pipe.ask("SELECT", self._database)
 
-    async def _try(self, pipe: Pipe) -> None:
-        """Ask it for as long as it takes to judge it. Raises Gone when it is slow still."""
-        loop, asked = asyncio.get_running_loop(), []
-        ends = loop.time() + (LOOKS + 2) * LOOK_S
-        while loop.time() < ends and not pipe.closed:
-            asked.append(pipe.ask("PING"))
-            await asyncio.sleep(TRIAL_EVERY_S)
-        await asyncio.gather(*asked)
-
     def _break(self) -> None:
-        self._pipe = None
-        self._lost()
+        if self._pipe is not None:
+            self._pipe = None
+            self._lost()
         self._broken.set()
 
 

@@ -223,7 +223,9 @@ class Shelf:
         self._heard = heard
         self._written = written
         self._shas: dict[str, bytes] = {}
-        self._link = Link(url, password, begin=self._begin, pushed=self._pushed, lost=heard.lost)
+        self._link = Link(
+            url, password, begin=self._begin, again=heard.again, pushed=self._pushed, lost=heard.lost
+        )
         self.open, self.close = self._link.open, self._link.close
         self.everything: tuple[str, ...] = (EVERYTHING,)
 
@@ -332,9 +334,15 @@ class Shelf:
         return self._link.ask("SET", f"{self._prefix}w:{key}", 1, "PX", LOCK_MS)
 
     async def announce(self, tags: Sequence[str]) -> Sequence[str]:
-        """A transaction is about to change these. Returns those of which everybody has been told."""
+        """A transaction is about to change these. Returns those of which everybody has been told for certain.
+
+        A server that is slow is told, and nobody waits until it has heard.
+        """
+        announced = self._run("announce", [self._doubt], tags, [self._channel, *tags], slowly=True)
+        if not self.up:
+            return ()
         try:
-            await self._run("announce", [self._doubt], tags, [self._channel, *tags])
+            await announced
         except Gone:
             return ()
         return tags
@@ -356,7 +364,7 @@ class Shelf:
         """
         keys = [self._state, self._floors, self._old, self._doubt]
         packed = "" if position is None else _pack(position)
-        return self._run("settle", keys, tags, [self._channel, packed, how, *tags])
+        return self._run("settle", keys, tags, [self._channel, packed, how, *tags], slowly=True)
 
     async def followed(self) -> str:
         """What was noted last by `follow`; "" when this has begun anew since."""
@@ -374,16 +382,17 @@ class Shelf:
         tags: Iterable[str],
         arguments: Sequence[Any],
         then: Callable[[Any], Any] | None = None,
+        *,
+        slowly: bool = False,
     ) -> asyncio.Future[Any]:
         keys += [f"{self._prefix}t:{tag}" for tag in tags]
         sha = self._shas.get(script, b"")
-        return self._link.ask("EVALSHA", sha, len(keys), *keys, *arguments, then=then)
+        return self._link.ask("EVALSHA", sha, len(keys), *keys, *arguments, then=then, slowly=slowly)
 
     async def _begin(self, pipe: Pipe) -> None:
         pipe.tell("SUBSCRIBE", self._channel)
         loaded = [pipe.ask("SCRIPT", "LOAD", text) for text in SCRIPTS.values()]
         self._shas = dict(zip(SCRIPTS, await asyncio.gather(*loaded), strict=True))
-        self._heard.again()
 
     def _pushed(self, message: list[Any]) -> None:
         if message[0] != b"message":
