@@ -250,10 +250,20 @@ def test_one_slow_second_much_later_is_no_recovery_before_it() -> None:
     assert not found.held and (found.figures["recovery_s"] or 0) > 10
 
 
+@pytest.mark.parametrize(("later_s", "held"), [(0.01, True), (0.09, True), (0.24, True), (0.26, False)])
+def test_what_is_slow_for_a_while_or_for_good(later_s: float, held: bool) -> None:
+    def judged(slow: Callable[[float], float]) -> Finding:
+        return verdict.in_time(steady(slow), FAULT + 4, factor=5, least_s=0.25, promise="x")
+
+    assert judged(lambda at: 0.01 if at < FAULT else 3.0 if at < FAULT + 4 else later_s).held is held
+    assert judged(lambda at: 0.06 if at < FAULT else 0.29).held, "five times as slow as it was"
+
+
 def test_nothing_is_no_proof() -> None:
     """Without requests nothing was shown: p99 that nobody measured has not recovered."""
     empty = History(attempts=(), calm=CALM, ended=ENDED)
     assert not verdict.recovers(empty, FAULT, within_s=2).held
+    assert not verdict.in_time(empty, FAULT, factor=5, least_s=1, promise="x").held
     assert not verdict.serves_again(empty, FAULT, within_s=2).held
     assert not verdict.returns(empty, SERVER, UNDONE, within_s=2).held
     assert not verdict.leaves(empty, SERVER, FAULT, within_s=2).held

@@ -148,6 +148,15 @@ def recovers(
     )
 
 
+def in_time(history: History, begins: float, *, factor: float, least_s: float, promise: str) -> Finding:
+    """p99 of what begins from then on, to the end, is at most `factor` times the calm's, or `least_s`."""
+    normal, found = p99(history.attempts, *history.calm), p99(history.attempts, begins, history.ended)
+    limit = max(factor * normal, least_s)
+    text = f"p99 {found * 1000:.1f} ms, and {normal * 1000:.1f} ms before; at most {limit * 1000:.0f} ms"
+    figures = {"p99_ms": round(found * 1000, 3), "calm_p99_ms": round(normal * 1000, 3)}
+    return Finding(promise, 0 < found <= limit and normal > 0, text, figures)
+
+
 def calm_p99(history: History) -> float:
     """The highest p99 of a sliding second in the calm, in seconds: what is normal at its worst."""
     begins, ends = history.calm

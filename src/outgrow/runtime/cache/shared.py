@@ -194,11 +194,13 @@ class Shared:
             told = self._waiting.setdefault(name, asyncio.Event())
             try:
                 await self._shelf.wait_for(name)
+                # Whoever has ended before knew of nobody who waits, and would tell nobody.
+                token, lying = await self._lock(wanted)
+                if token or lying is not None:
+                    return token, lying
+                async with asyncio.timeout(deadline - monotonic()):
+                    await told.wait()
                 found = await self._entries([wanted])
-                if wanted.key not in found:
-                    async with asyncio.timeout(deadline - monotonic()):
-                        await told.wait()
-                    found = await self._entries([wanted])
             except TimeoutError:
                 return "", None
             finally:
@@ -206,9 +208,6 @@ class Shared:
                     del self._waiting[name]
             if wanted.key in found:
                 return "", found[wanted.key]
-            token, lying = await self._lock(wanted)
-            if token or lying is not None:
-                return token, lying
 
     async def note(self, wanted: Wanted) -> bool:
         """What is known of its tags is known here afterwards, unless this is False."""
