@@ -54,7 +54,7 @@ class CacheDrill:
             history.moments("fault", NAME)[-1] + NORMAL_WITHIN_S,
             factor=FACTOR,
             least_s=QUICK_S,
-            promise=f"From {NORMAL_WITHIN_S:g} s after the fault on p99 is at most {FACTOR:g} times the calm's.",
+            promise=f"From {NORMAL_WITHIN_S:g} s after the fault on nobody waits long.",
         )
 
 
