@@ -35,7 +35,8 @@ def made(directory: Path, stage: str) -> RunningFleet:
     program()
     application = make_application(directory / "hello")
     file = application / "outgrow.toml"
-    file.write_text(file.read_text().replace("single-server", stage) + SETTINGS)
+    text = file.read_text().replace("single-server", stage).replace("[cache]", "[cache]\nnodes = 2")
+    file.write_text(text + SETTINGS)
     return RunningFleet(application, stage)
 
 
@@ -61,7 +62,10 @@ def engine(fleet: RunningFleet) -> str:
 
 
 def runs(fleet: RunningFleet) -> bool:
-    return any(node.name == redis_cache.NAME and node.state == "ready" for node in fleet.status().nodes)
+    """Both of its nodes do."""
+    nodes = [node for node in fleet.status().nodes if node.tier == "cache"]
+    assert len(nodes) in (0, 2)
+    return bool(nodes) and all(node.state == "ready" for node in nodes)
 
 
 def tell(fleet: RunningFleet, command: str) -> bytes:
