@@ -13,9 +13,9 @@ when all that it has replayed belongs to that timeline.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import monotonic
 
 import msgspec
@@ -23,7 +23,8 @@ import msgspec
 from outgrow.errors import Unavailable
 from outgrow.runtime.bookmark import Position
 from outgrow.runtime.database.routing import Lineage, Role, Seen, Standing, Told
-from outgrow.runtime.database.watch import Watch, Watched
+from outgrow.runtime.database.runs import Runs
+from outgrow.runtime.database.watch import LOOK_S, LOOK_SOON_S, Watch, Watched
 from outgrow.runtime.events import Events
 
 ALARM_S = 5.0
@@ -33,7 +34,6 @@ GONE_AFTER_S = 3.0
 """A node that has not answered for so long is given up: whoever still waits for it is told."""
 
 PAST_MAX = 4096
-RUNS_MAX = 256
 
 
 class View:
@@ -116,8 +116,26 @@ class View:
     async def look_at_others(self, name: str, within_s: float) -> None:
         """Ask every other node that answers at all, from now on."""
         others = [each for each, seen in self.seen.items() if each != name and seen.role != "unknown"]
-        looks = (self._watches[each].fresh(within_s) for each in others if each in self._watches)
+        await self.look_at(others, within_s)
+
+    async def look_at(self, names: Iterable[str], within_s: float) -> None:
+        """Ask these nodes, from now on."""
+        looks = (self._watches[each].fresh(within_s) for each in names if each in self._watches)
         await asyncio.gather(*looks, return_exceptions=True)
+
+    def nearly(self, lsn: int) -> list[str]:
+        """Replicas that may show this LSN by now, to judge by how late they were when they were last asked.
+
+        That was not just now: nobody is asked more often than while something is wrong.
+        """
+        now, past = monotonic(), self._past
+        first = bisect_left(past, lsn, key=lambda entry: entry[1])
+        age_s = now - past[first][0] if first < len(past) else 0.0
+        return [
+            seen.name
+            for seen in self.standing.replicas
+            if now - seen.at >= LOOK_SOON_S and seen.lag_s <= age_s + LOOK_S
+        ]
 
     def bound(self, run: int) -> Position | None:
         """A position beyond which this run has surely shown nothing; None when that is not known."""
@@ -269,38 +287,3 @@ def _ends(lineage: Lineage, before: Seen, seen: Seen, told: Told) -> Mapping[int
         older = {old: end for old, end in lineage.ends.items() if old < before.timeline}
         return {**older, before.timeline: told.forked_at}
     return lineage.ends if seen.timeline == lineage.timeline else {}
-
-
-class Runs:
-    """How far runs have come that have ended: what a session can have seen there, and no more."""
-
-    def __init__(self) -> None:
-        self.bounds: dict[int, Position] = {}
-        self.primaries: dict[int, None] = {}
-        self._ended: dict[int, tuple[float, int]] = {}
-
-    def end(self, run: int, timeline: int) -> None:
-        """This run is over; `timeline` was the present one."""
-        if run:
-            self._ended[run] = (monotonic(), timeline)
-
-    def primary(self, run: int) -> None:
-        """This run is the primary's, which is remembered when it is over as well."""
-        self.primaries[run] = None
-        if len(self.primaries) > RUNS_MAX:
-            del self.primaries[next(iter(self.primaries))]
-
-    def bound(self, at: float, position: Position) -> None:
-        """The primary had written no more than `position` when it was asked at `at`."""
-        for run, (ended, timeline) in list(self._ended.items()):
-            if timeline != position.timeline:  # it may have shown what this primary never had
-                del self._ended[run]
-            elif ended <= at:
-                del self._ended[run]
-                self.is_within(run, position)
-
-    def is_within(self, run: int, position: Position) -> None:
-        """Whatever this run has shown is in `position`."""
-        self.bounds[run] = position
-        if len(self.bounds) > RUNS_MAX:
-            del self.bounds[next(iter(self.bounds))]

@@ -27,6 +27,9 @@ from outgrow.runtime.events import Events
 
 SETTLE_WITHIN_S = 0.25
 CONFIRM_WITHIN_S = 0.2
+NEARLY_WITHIN_S = 0.02
+"""So long a read waits for replicas that may be fresh enough by now, before the primary serves it."""
+
 AHEAD_WITHIN_S = 2.0
 """A bookmark tells of a later timeline than any node: that one is found by then, if it is there."""
 
@@ -189,7 +192,15 @@ class Replication:
         choice = choose(standing, level, demand, self._used, monotonic(), _random)
         if choice.reason == "behind" and level.kind == "session":
             self.view.hurry()  # the next read may find a replica that has come far enough
+            return choice._replace(lacks=demand.lsn)
         return choice
+
+    async def look_again(self, lsn: int) -> bool:
+        """Ask the replicas that may have come as far as this meanwhile; whether there are any."""
+        names = self.view.nearly(lsn)
+        if names:
+            await self.view.look_at(names, NEARLY_WITHIN_S)
+        return bool(names)
 
     async def news(self, deadline: float) -> None:
         """Wait until anything is known that was not. Raises Unavailable at the deadline."""

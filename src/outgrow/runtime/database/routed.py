@@ -55,6 +55,7 @@ class Router(Protocol):
     events: Events
 
     def choose(self, level: Level, deadline: float) -> Choice | None: ...
+    async def look_again(self, lsn: int) -> bool: ...
     def saw(self, level: Level, seen: Seen) -> int: ...
     def promoted(self, name: str, timeline: int) -> None: ...
     def blame(self, server: Server, error: Unavailable) -> None: ...
@@ -75,8 +76,13 @@ class RoutedRead(Read, eq=False, kw_only=True):
         replication = self._replication
         deadline = monotonic() + replication.wait_s
         started = 0.0
+        looked = False
         while True:
             choice = replication.choose(self._level, deadline)
+            if choice is not None and choice.lacks and not looked:
+                looked = True
+                if await replication.look_again(choice.lacks):
+                    continue
             if choice is not None and choice.node is not None:
                 if await self._begin_at(choice):
                     break

@@ -170,10 +170,14 @@ class Demand(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The node, or None when there is none just now; and why."""
+    """The node, or None when there is none just now; and why.
+
+    `lacks` is what no replica has shown yet, an LSN, where that is why; one may do so by now.
+    """
 
     node: Seen | None
     reason: Reason
+    lacks: int = 0
 
 
 def choose(
