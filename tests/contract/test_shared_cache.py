@@ -310,22 +310,26 @@ async def test_a_slow_server_is_left_alone_until_it_is_quick(
         return asyncio.get_running_loop().time() - began
 
     slowly = asyncio.create_task(slow())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while first.shared.up:
             await read()
     assert "slowly" in first.shared.trouble
-    began = asyncio.get_running_loop().time()
-    await first.write("b")
-    assert asyncio.get_running_loop().time() - began < 0.25, "nobody waits until it is told"
-    assert first.data.owed.pop().body == b"b", "and it is told again, for certain"
-    async with asyncio.timeout(5):
-        while await second.read("b") == 0:
+    writes = []
+    for _ in range(5):
+        began = asyncio.get_running_loop().time()
+        await first.write("b")
+        writes.append(asyncio.get_running_loop().time() - began)
+    assert sorted(writes)[2] < 0.1, "nobody waits until it is told"
+    assert [message.body for message in first.data.owed] == [b"b"] * 5, "and it is told again, for certain"
+    first.data.owed.clear()
+    async with asyncio.timeout(10):
+        while await second.read("b") < 5:
             await asyncio.sleep(0.05)
     reads = []
     for _ in range(150):
         reads.append(await read())
         await asyncio.sleep(0.01)
-    assert max(reads) < 0.25 and not first.shared.up, "trials cost nobody anything, and are not passed"
+    assert sorted(reads)[-3] < 0.25 and not first.shared.up, "trials cost nobody anything, and are not passed"
     slowly.cancel()
     await asyncio.gather(slowly, return_exceptions=True)
     first.server.signal(signal.SIGCONT)

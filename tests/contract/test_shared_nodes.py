@@ -102,7 +102,9 @@ async def test_what_cannot_be_told_to_one_is_told_to_it_later_and_to_the_others_
         while not (one.shared.trouble and other.shared.trouble):
             await asyncio.sleep(0.01)
     one.shared.owe(one.shared.everything, one.data.position)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.05)
+    for process in two:
+        await process.shared.barrier()
     await everything(other)
     stay = alive(other, 1)
     await asyncio.sleep(0.3)
