@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outgrow.advisor import measures
 from outgrow.runtime.events import Event, Events
 from outgrow.runtime.scope import Scope
 from outgrow.runtime.telemetry.metrics import LABEL_LENGTH_MAX, OPENMETRICS, SERIES_MAX, TEXT, Registry
@@ -199,3 +200,10 @@ def test_a_name_is_given_once() -> None:
         registry.gauge("a_total", "A.")
     with pytest.raises(ValueError, match="labels"):
         registry.counter("b_total", "B.", "one").series("1", "2")
+
+
+def test_a_gauge_that_says_yes_is_a_number_to_whoever_reads_it() -> None:
+    metrics = Metrics()
+    metrics.gauge("outgrow_test_reading", "", (), lambda: {(): True})
+    told = measures.read(metrics.exposition("application/json")[1])
+    assert measures.single(told, "outgrow_test_reading") == 1

@@ -59,7 +59,7 @@ class Metrics:
         def refresh() -> None:
             family.clear()
             for values, figure in read().items():
-                family.series(*values).value = figure
+                family.series(*values).value = +figure  # True is 1: it is read as a number again
 
         self.registry.before.append(refresh)
 
