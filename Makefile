@@ -38,7 +38,9 @@ lint: $(READY) ## Run the checks that need no server: style, types, architecture
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/docs.py --check
 
-bench: $(READY) ## Measure, and write docs/benchmarks.md.
+bench: $(READY) ## Measure, and write docs/benchmarks.md. It takes an hour or more, and wants the machine for itself.
+	@# Caches of others, to compare with; nothing else needs them.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r benchmarks/peers.txt
 	$(BIN)/python -m benchmarks --write
 
 lock: ## Pin every package again, at its newest version, in requirements.lock.

@@ -1,4 +1,4 @@
-"""python -m benchmarks [example] [fastpath] [overhead] [startup] [strategies] [kinds] [--quick] [--write]"""
+"""python -m benchmarks [NAME...] [--quick] [--write]"""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ import signal
 import sys
 from pathlib import Path
 
-NAMES = ("fastpath", "overhead", "startup", "strategies", "example")
+NAMES = (
+    "fastpath",
+    "overhead",
+    "startup",
+    "strategies",
+    "stale_set",
+    "expiry_storm",
+    "hot_key",
+    "cached_mix",
+    "example",
+)
 EXTRA = ("kinds",)
-NO_CORE = ("strategies",)
+NO_CORE = ("strategies", "stale_set", "expiry_storm", "hot_key", "cached_mix")
 """Those that share all cores with their database."""
 
 
@@ -52,7 +62,7 @@ def _run(name: str, *, quick: bool) -> str:
 def _write(name: str, text: str, *, quick: bool) -> None:
     from benchmarks import report
 
-    report.write(name, text, quick=quick, pinned=name not in NO_CORE)
+    report.write(name.replace("_", " "), text, quick=quick, pinned=name not in NO_CORE)
 
 
 if __name__ == "__main__":
