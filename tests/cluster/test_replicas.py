@@ -342,8 +342,8 @@ def test_a_replica_that_needs_a_log_that_is_gone_copies_everything_anew(cluster:
     cluster.wait_until_whole()
     first, replica = cluster.primary, next(node for node in cluster.nodes if node.role != "primary")
     host, client = str(first.address).partition(":")[0], Client(cluster.password("patroni"))
-    small = {"max_slot_wal_keep_size": "32MB", "wal_keep_size": "16MB", "max_wal_size": "64MB"}
-    usual = {"max_slot_wal_keep_size": "2GB", "wal_keep_size": "256MB", "max_wal_size": None}
+    small = {"max_slot_wal_keep_size": "32MB", "wal_keep_size": "16MB"}
+    usual = {"max_slot_wal_keep_size": "2GB", "wal_keep_size": "256MB"}
     client.change("PATCH", host, "/config", {"postgresql": {"parameters": small}})
     wait_until(lambda: cluster.ask("SHOW wal_keep_size")[0][0] == "16MB", "the settings")
     stopped = inside(replica)[1:]

@@ -422,6 +422,8 @@ async def test_writes_wait_for_the_new_primary_and_positions_before_it_stay_vali
         assert not writing.done()
         assert await count(opened) == before, "reads go on"
         await asyncio.to_thread(cluster.replicas[0].promote)
+        # As Patroni has it do at once. Until then nobody knows whether it has shown what is lost.
+        await asyncio.to_thread(cluster.replicas[1].follow, cluster.replicas[0])
         promoted = time.monotonic()
         await writing
         assert time.monotonic() - promoted < 1.0

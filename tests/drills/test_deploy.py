@@ -39,7 +39,6 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningFle
         assert made.pids() == []
 
 
-everywhere = pytest.mark.parametrize("fleet", ["single-server", "scale-out", "load-balancer"], indirect=True)
 balanced = pytest.mark.parametrize("fleet", ["load-balancer"], indirect=True)
 alone_and_balanced = pytest.mark.parametrize("fleet", ["single-server", "load-balancer"], indirect=True)
 
@@ -79,7 +78,7 @@ def kept(fleet: RunningFleet) -> list[str]:
     return sorted(each.name for each in (fleet.directory / ".outgrow" / "releases").iterdir())
 
 
-@everywhere
+@alone_and_balanced
 def test_a_new_version_and_the_one_before_again(fleet: RunningFleet) -> None:
     before = servers(fleet)
     with OpenLoad(fleet) as load:

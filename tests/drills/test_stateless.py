@@ -69,7 +69,7 @@ def runs_redis(fleet: RunningFleet) -> bool:
     return any(node.name == redis_sessions.NAME and node.state == "ready" for node in fleet.status().nodes)
 
 
-@at(("scale-out", "database"), ("separate-database", "memory"))
+@at(("separate-database", "memory"))
 def test_there_and_back_and_nobody_is_logged_out(fleet: RunningFleet) -> None:
     before = fleet.stage
     with Visitors(fleet) as visitors:

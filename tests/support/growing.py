@@ -148,7 +148,8 @@ class Command:
 
     def wait_done(self) -> str:
         """Until it has ended well; what it said."""
-        assert self.wait() == 0, self.said
+        code = self.wait()
+        assert code == 0, f"exit code {code}: {self.said}"
         return self.said
 
     def wait_for(self, event: str, step: str, kept: str = "") -> bool:

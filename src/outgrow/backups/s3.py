@@ -2,10 +2,14 @@
 
 Where it is, and who may, says the environment, with the names that every client of S3 knows:
 AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN.
+
+Its calls block, in threads of ours. Those that can be awaited end in threads of its own, which may ask for
+the interpreter when that is ending: two of three short processes were aborted so, with all their work done.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -53,7 +57,7 @@ class Bucket:
         import obstore
 
         with self._told():
-            found = await obstore.list(self._store).collect_async()
+            found = await asyncio.to_thread(lambda: obstore.list(self._store).collect())
             return {each["path"]: each["size"] for each in found}
 
     async def put(self, path: str, content: Path | bytes) -> None:
@@ -61,29 +65,33 @@ class Bucket:
         import obstore
 
         with self._told():
-            await obstore.put_async(self._store, path, content)
+            await asyncio.to_thread(obstore.put, self._store, path, content)
 
     async def get(self, path: str, target: Path) -> None:
         """Into a file."""
         import obstore
 
-        with self._told(), target.open("wb") as file:
-            async for part in (await obstore.get_async(self._store, path)).stream(min_chunk_size=PART):
-                file.write(part)
+        def copy() -> None:
+            with target.open("wb") as file:
+                for part in obstore.get(self._store, path).stream(min_chunk_size=PART):
+                    file.write(part)
+
+        with self._told():
+            await asyncio.to_thread(copy)
 
     async def read(self, path: str) -> bytes:
         """A small file."""
         import obstore
 
         with self._told():
-            return bytes(await (await obstore.get_async(self._store, path)).bytes_async())
+            return await asyncio.to_thread(lambda: bytes(obstore.get(self._store, path).bytes()))
 
     async def remove(self, path: str) -> None:
         """It need not be there."""
         import obstore
 
         with self._told():
-            await obstore.delete_async(self._store, path)
+            await asyncio.to_thread(obstore.delete, self._store, path)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import asyncio
 from typing import Any
 
 from outgrow.engines.patroni.hand_over import HAND_OVER
+from outgrow.growth.data import postgres_follower as follower
 
 EVERY_S = 0.005
 """How often it is looked whether Patroni waits."""
@@ -35,8 +36,8 @@ async def until_awaited(connection: Any) -> None:
 
 
 async def give(connection: Any) -> None:
-    """It stops the server now."""
-    await connection.execute("SELECT pg_catalog.pg_advisory_unlock($1)", HAND_OVER)
+    """It stops the server now, perhaps before that has answered. The lock also goes with the connection."""
+    await follower.run_as_last(connection, "SELECT pg_catalog.pg_advisory_unlock($1)", HAND_OVER)
 
 
 async def refuse(connection: Any, asked: asyncio.Task[str]) -> None:

@@ -58,6 +58,12 @@ async def connected(url: str, password: str) -> AsyncIterator[Any]:
             await connection.close(timeout=2)
 
 
+async def run_as_last(connection: Any, statement: str, *arguments: object) -> None:
+    """Run what has the server end, which may come before the answer."""
+    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError):
+        await connection.execute(statement, *arguments)
+
+
 @asynccontextmanager
 async def locked(connection: Any) -> AsyncIterator[None]:
     """Nobody writes to any table until it ends. What was written inside it is kept only by a COMMIT there."""

@@ -32,6 +32,10 @@ from outgrow.growth.step import Context, Step
 from outgrow.topology import Topology
 
 ASIDE = "postgres.before"
+LEADS_WITHIN_S = 30.0
+"""A lease of twenty seconds that was left, and a round."""
+
+LOOK_S = 0.2
 FRONT_STAGE = "load-balancer"
 """The stage with this front and a database without replicas."""
 
@@ -111,10 +115,15 @@ class AddReplicas(Handover):
         return f"postgresql://outgrow_admin@{host}:{PORT}/{name}"
 
     async def _first(self, context: Context) -> str:
-        for host in self.new(context).hosts.values():
-            if await asyncio.to_thread(leads_copies, host):
-                return host
-        raise FleetError("none of the new nodes follows the old server")
+        """Where the fleet was killed, and has started again, it has yet to get its lease back."""
+        deadline = asyncio.get_running_loop().time() + LEADS_WITHIN_S
+        while True:
+            for host in self.new(context).hosts.values():
+                if await asyncio.to_thread(leads_copies, host):
+                    return host
+            if asyncio.get_running_loop().time() > deadline:
+                raise FleetError("none of the new nodes follows the old server")
+            await asyncio.sleep(LOOK_S)
 
     async def promote(self, context: Context, copy: Any) -> None:
         """It is no standby cluster any more: Patroni promotes the node that has the lease, at once."""
