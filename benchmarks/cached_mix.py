@@ -35,7 +35,7 @@ from outgrow.load.report import Report
 from outgrow.load.target import resolve
 from tests.support.ports import free_port
 
-RATE, SECONDS, WARM_S, ROUNDS = 80.0, 60.0, 90.0, 1
+RATE, SECONDS, WARM_S, ROUNDS = 80.0, 60.0, 240.0, 1
 QUICK_S = 8.0
 AMOUNTS = ("--users", "300", "--articles", "3000", "--comments", "10000", "--favorites", "10000")
 HOT = {
