@@ -1,4 +1,4 @@
-"""What the shared cache is worth: `python -m benchmarks.cached_mix [--quick] [--write]`.
+"""What the shared cache is worth: `python -m benchmarks cached_mix [--quick] [--write]`.
 
 The example's fleet at stage 5 (balancer, two servers, a primary and its replicas) under its own load
 (load.toml: of 100 requests 10 write, and most writes are read back by who made them); then the same fleet
@@ -8,7 +8,6 @@ servers have the database run.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -180,14 +179,3 @@ def _p50(name: str, turn: Turn) -> float:
 def _share(turn: Turn, *outcomes: str) -> float:
     reads = turn.counts.reads
     return sum(reads[outcome] for outcome in outcomes) / max(1, sum(reads[each] for each in OUTCOMES))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cached_mix", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short, to see that it works")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
-    given = parser.parse_args()
-    text = run(quick=given.quick)
-    print(text)
-    if given.write:
-        report.write("cached mix", text, quick=given.quick, pinned=False)

@@ -1,4 +1,4 @@
-"""What expires under its readers: `python -m benchmarks.expiry_storm [--quick] [--write]`.
+"""What expires under its readers: `python -m benchmarks expiry_storm [--quick] [--write]`.
 
 10,000 keys are read as Zipf's law says (1.0) in four processes, after all of them were loaded at the same
 moment, so that they expire together. The loader takes 50 ms. Read by the cache with and without `stale=`,
@@ -8,7 +8,6 @@ The load arrives whether the last read has ended or not; a read's time is from w
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import random
@@ -183,14 +182,3 @@ def _least(arrivals: Sequence[tuple[float, int, str]]) -> int:
             loaded[key] = at
             count += 1
     return count
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.expiry_storm", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short, to see that it works")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
-    given = parser.parse_args()
-    text = run(quick=given.quick)
-    print(text)
-    if given.write:
-        report.write("expiry storm", text, quick=given.quick, pinned=False)

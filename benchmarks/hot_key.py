@@ -1,4 +1,4 @@
-"""What is done for hot keys: `python -m benchmarks.hot_key [--quick] [--write]`.
+"""What is done for hot keys: `python -m benchmarks hot_key [--quick] [--write]`.
 
 One key is read 500 times a second in one process; its load takes 50 ms, and it lives for two seconds. How
 many of its readers wait for a load, while its next load begins as early as one reader would draw it, and as
@@ -8,7 +8,6 @@ memory for a thousand entries: how many reads of the hot ones find nothing there
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from typing import Literal
@@ -99,14 +98,3 @@ async def _pushed_out(kind: Literal["lru", "lfu", "fifo", "random"], *, quick: b
                 await cache.get(f"once:{turn}.{other}", load)
         found.append(cache.share("miss"))
     return found[0], found[1]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.hot_key", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short, to see that it works")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
-    given = parser.parse_args()
-    text = run(quick=given.quick)
-    print(text)
-    if given.write:
-        report.write("hot key", text, quick=given.quick, pinned=False)

@@ -1,4 +1,4 @@
-"""Does an old value stay? `python -m benchmarks.stale_set [--quick] [--write]`.
+"""Does an old value stay? `python -m benchmarks stale_set [--quick] [--write]`.
 
     a slow reader   reads the old value ──────────────────────────────► stores it
     a writer                   commits the new one ─► invalidates the key
@@ -13,7 +13,6 @@ The peers are in no lock file: `uv pip install -r benchmarks/peers.txt`. One tha
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from importlib.metadata import PackageNotFoundError, version
 
@@ -115,14 +114,3 @@ def _versions() -> str:
             missing.append(name)
     absent = f"; not installed: {', '.join(missing)}" if missing else ""
     return f"Peers: {', '.join(found)}{absent}."
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stale_set", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short, to see that it works")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
-    given = parser.parse_args()
-    text = run(quick=given.quick)
-    print(text)
-    if given.write:
-        report.write("stale set", text, quick=given.quick, pinned=False)

@@ -38,29 +38,13 @@ Target = tuple[str, int]
 """Host and port."""
 
 
-class Cut:
+class Cut(helper.Helped):
     """Between these processes and whatever listens at the targets, until it is undone."""
 
-    lasts = True
-    stops: Sequence[Note] = ()
-
     def __init__(self, says: str, processes: Sequence[Note], targets: Sequence[Target]) -> None:
-        self.says = says
         pids = [str(each.pid) for each in processes]
         places = ",".join(f"{host}:{port}" for host, port in targets)
-        self._helper = helper.Helper("outgrow.chaos.faults.cut", [places, *pids])
-
-    async def prepare(self) -> None:
-        """Raises OutgrowError where this user may not do it."""
-        await self._helper.prepare()
-
-    async def inject(self) -> None:
-        """Every connection it has is cut before this returns."""
-        await self._helper.start()
-
-    async def undo(self) -> None:
-        """New connections last."""
-        await self._helper.stop()
+        super().__init__(says, "outgrow.chaos.faults.cut", [places, *pids])
 
 
 class Cutter:

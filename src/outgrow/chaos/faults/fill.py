@@ -16,7 +16,6 @@ from pathlib import Path
 from outgrow import endpoints
 from outgrow.chaos.faults import helper
 from outgrow.engines.redis.client import Account
-from outgrow.supervisor.orphans import Note
 
 SIZES = (1 << 18, 1 << 14, 1 << 9)
 """Of values, in bytes: the last gap is narrower than an entry."""
@@ -25,27 +24,12 @@ AGAIN_S = 0.05
 WITHIN_S = 5.0
 
 
-class Fill:
+class Fill(helper.Helped):
     """The cache's nodes at these URLs, until it is undone."""
 
-    lasts = True
-    stops: Sequence[Note] = ()
-
     def __init__(self, name: str, urls: Sequence[str], application: str, secrets: Path) -> None:
-        self.says = f"{name} is full of what it may not throw away"
-        self._helper = helper.Helper("outgrow.chaos.faults.fill", [application, str(secrets), *urls])
-
-    async def prepare(self) -> None:
-        """Raises OutgrowError when the helper does not start."""
-        await self._helper.prepare()
-
-    async def inject(self) -> None:
-        """It is full when this returns, and is kept so."""
-        await self._helper.start()
-
-    async def undo(self) -> None:
-        """There is room again."""
-        await self._helper.stop()
+        says = f"{name} is full of what it may not throw away"
+        super().__init__(says, "outgrow.chaos.faults.fill", [application, str(secrets), *urls])
 
 
 class Filler:

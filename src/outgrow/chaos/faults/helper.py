@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from outgrow.errors import OutgrowError
+from outgrow.supervisor.orphans import Note
 
 ANSWERS_WITHIN_S = 15.0
 ENDS_WITHIN_S = 5.0
@@ -65,6 +66,29 @@ class Helper:
             await self.stop()
             why = said.decode(errors="replace").strip() or "it ended"
             raise OutgrowError(f"the fault cannot be injected: {why}", hint="`outgrow drill list` has others")
+
+
+class Helped:
+    """A fault (fault.py) that such a helper makes, until it is undone."""
+
+    lasts = True
+    stops: Sequence[Note] = ()
+
+    def __init__(self, says: str, module: str, arguments: Sequence[str]) -> None:
+        self.says = says
+        self._helper = Helper(module, arguments)
+
+    async def prepare(self) -> None:
+        """Raises OutgrowError where it cannot be done, or this user may not."""
+        await self._helper.prepare()
+
+    async def inject(self) -> None:
+        """The fault is there when this returns."""
+        await self._helper.start()
+
+    async def undo(self) -> None:
+        """Everything is as it was."""
+        await self._helper.stop()
 
 
 def wait() -> None:

@@ -20,30 +20,20 @@ from outgrow.supervisor.orphans import Note
 PERIOD_S = 0.05
 
 
-class Slow:
+class Slow(helper.Helped):
     """These processes get `share` of each period, from 0 to 1, until it is undone."""
-
-    lasts = True
 
     def __init__(
         self, name: str, processes: Sequence[Note], share: float, period_s: float = PERIOD_S
     ) -> None:
-        self.says = f"{name} gets {share:.0%} of each {period_s:g} s"
-        self.stops = processes
         pids = [str(each.pid) for each in processes]
-        self._helper = helper.Helper("outgrow.chaos.faults.slow", [str(share), str(period_s), *pids])
-
-    async def prepare(self) -> None:
-        """Raises OutgrowError when the helper does not start."""
-        await self._helper.prepare()
-
-    async def inject(self) -> None:
-        """It begins."""
-        await self._helper.start()
+        says = f"{name} gets {share:.0%} of each {period_s:g} s"
+        super().__init__(says, "outgrow.chaos.faults.slow", [str(share), str(period_s), *pids])
+        self.stops = processes
 
     async def undo(self) -> None:
         """They run all the time again."""
-        await self._helper.stop()
+        await super().undo()
         for each in self.stops:  # also where the helper was killed
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each.pid, signal.SIGCONT)
