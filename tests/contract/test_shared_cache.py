@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import uvloop
 
+from outgrow import endpoints
 from outgrow.errors import Unavailable
 from outgrow.runtime import breaker
 from outgrow.runtime import scope as request
@@ -231,6 +232,22 @@ async def test_who_cannot_tell_the_others_says_so(on_their_own: list[Process]) -
     first.server.kill()
     with pytest.raises(Unavailable, match="the shared cache"):
         await first.shared.invalidate(first.shared.everything, first.data.position)
+
+
+async def test_what_is_kept_when_the_server_goes_is_not_kept_for_its_whole_life(
+    on_their_own: list[Process],
+) -> None:
+    """Nobody hears of others' writes then."""
+    first, second, *_ = on_their_own
+    first.cache.among(endpoints.Cache(engine="redis", unheard_s=0.3))
+    assert await first.read("a") == 0
+    entry = first.cache.held("version:a")
+    assert entry is not None and entry.expires - entry.born > 10
+    first.server.kill()
+    await second.write("a")
+    async with asyncio.timeout(5):
+        while await first.read("a") == 0:
+            await asyncio.sleep(0.01)
 
 
 async def test_without_the_server_each_serves_by_itself(on_their_own: list[Process]) -> None:
