@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 
 from outgrow.runtime.breaker import Breaker
-from outgrow.runtime.cache.pace import LOOK_S, LOOKS, Pace
+from outgrow.runtime.cache.slowness import LOOK_S, LOOKS, Slowness
 
 CONNECT_WITHIN_S = 1.0
 RETRY_S = 0.05
@@ -52,7 +52,7 @@ class Pipe(asyncio.Protocol):
     """RESP3. `pushed` gets what nobody asked for, `broken` is called when it is lost, and when it is slow.
 
     A server that does not answer in time has lost it: then it is `late`. One that takes long for its answers
-    (pace.py) makes it `slow`.
+    (slowness.py) makes it `slow`.
     """
 
     def __init__(self, pushed: Callable[[list[Any]], None], broken: Callable[[], None]) -> None:
@@ -64,7 +64,7 @@ class Pipe(asyncio.Protocol):
         self._out: list[bytes] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any], Callable[[Any], Any] | None]] = deque()
         self._watch: asyncio.TimerHandle | None = None
-        self._pace = Pace()
+        self._slowness = Slowness()
         self.closed = self.late = self.slow = False
 
     def ask(self, *words: Word, then: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
@@ -160,14 +160,14 @@ class Pipe(asyncio.Protocol):
             return
         if self._waiting:
             self._watch = self._loop.call_later(LOOK_S, self._look)
-        if self._pace.look(waits_s, lag_s) and not self.slow:
+        if self._slowness.look(waits_s, lag_s) and not self.slow:
             self.slow = True
             self._broken()
 
     def judge_anew(self) -> None:
         """By what comes from now on."""
         self.slow = False
-        self._pace = Pace()
+        self._slowness = Slowness()
 
 
 class Link:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from outgrow.runtime.breaker import Breaker
-from outgrow.runtime.cache.pace import LOOKS, Pace
+from outgrow.runtime.cache.slowness import LOOKS, Slowness
 
 
 def judged(*looks: tuple[float, float]) -> bool:
     """By these looks over and over: how long the oldest question waits, how late the look is."""
-    pace = Pace()
-    return any(pace.look(*looks[number % len(looks)]) for number in range(2 * LOOKS))
+    slowness = Slowness()
+    return any(slowness.look(*looks[number % len(looks)]) for number in range(2 * LOOKS))
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_it_is_judged_by_how_often_somebody_waits_long(looks: list[tuple[float, 
 
 
 def test_it_is_not_judged_by_less_than_a_second() -> None:
-    pace = Pace()
-    assert [pace.look(0.4, 0.0) for _ in range(LOOKS)] == [False] * (LOOKS - 1) + [True]
+    slowness = Slowness()
+    assert [slowness.look(0.4, 0.0) for _ in range(LOOKS)] == [False] * (LOOKS - 1) + [True]
 
 
 def test_a_breaker_rests_longer_each_time_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

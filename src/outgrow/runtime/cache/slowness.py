@@ -21,7 +21,7 @@ LAGS = 4
 average."""
 
 
-class Pace:
+class Slowness:
     """Of one connection."""
 
     __slots__ = ("_seen",)
