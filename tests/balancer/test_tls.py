@@ -102,6 +102,7 @@ async def test_one_that_is_renewed_in_its_place_is_shown_and_no_connection_ends(
         assert (await reader.readline()).startswith(b"HTTP/1.1 200"), "on the connection of the old one"
         writer.close()
         copies = [path for path in it.folder.glob("tls-*") if path.is_dir()]
+        assert len(copies) == 2, "of the pair that did not fit nothing is left"
         assert {oct(path.stat().st_mode & 0o777) for copy in copies for path in copy.iterdir()} == {"0o600"}
 
 

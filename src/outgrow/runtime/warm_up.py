@@ -1,8 +1,8 @@
 """A process answers a few requests of its own before it takes the first of anybody else.
 
 What a process does once it does in its first requests: connect to the database, compile and prepare
-statements, fill the cache. With `warm_up` that is done while it starts, so that
-the clients of a server that has just come do not wait for it, nor do those in the queue behind them.
+statements, fill the cache. With `warm_up` that is done while it starts, so that the clients of a server that
+has just come do not wait for it, nor do those in the queue behind them.
 """
 
 from __future__ import annotations

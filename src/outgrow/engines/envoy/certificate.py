@@ -71,7 +71,11 @@ class Certificate:
         for name, content in pair.items():
             (copy / name).touch(mode=0o600)
             (copy / name).write_bytes(content)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(copy / CERTIFICATE, copy / KEY)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(copy / CERTIFICATE, copy / KEY)
+        except ssl.SSLError:
+            shutil.rmtree(copy, ignore_errors=True)
+            raise
         link = self._folder / f".{CURRENT}.new"
         link.unlink(missing_ok=True)
         link.symlink_to(copy.name)

@@ -124,7 +124,7 @@ async def look_after(certificate: Certificate) -> None:
                 due = time.monotonic() + RENEWED_EVERY_S
             await asyncio.to_thread(certificate.turn)
             said = ""
-        except (OSError, OutgrowError) as error:
+        except (OSError, ValueError, OutgrowError) as error:
             if str(error) != said:
                 said = str(error)
                 sys.stderr.write(f"the certificate: {said}; what there is stays in use\n")
