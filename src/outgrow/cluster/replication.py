@@ -95,7 +95,7 @@ class Replication:
             while True:
                 try:
                     await self._look(client)
-                    await self._end_waits()
+                    await self._look_at_primary()
                     await self._rebuild()
                 except Exception:  # a view that stands still would name a primary of the past for ever
                     logger.exception("one look at the nodes has failed")
@@ -110,8 +110,8 @@ class Replication:
             await asyncio.gather(*self._fencing, return_exceptions=True)
             await self._primary.close()
 
-    async def _end_waits(self) -> None:
-        """A commit that waits for a replica in vain ends."""
+    async def _look_at_primary(self) -> None:
+        """What it keeps for whom; a commit that waits for a replica in vain ends."""
         first = self.view.primary
         if first is None:
             return
