@@ -90,12 +90,12 @@ class Replication:
 
     async def run(self) -> None:
         """Until cancelled."""
+        beside = asyncio.create_task(self._look_after_primary())
         try:
             client = await self._client()
             while True:
                 try:
                     await self._look(client)
-                    await self._look_at_primary()
                     await self._rebuild()
                 except Exception:  # a view that stands still would name a primary of the past for ever
                     logger.exception("one look at the nodes has failed")
@@ -105,10 +105,20 @@ class Replication:
                         await self._wake.wait()
                 self._wake.clear()
         finally:
-            for task in self._fencing:
+            tasks = (beside, *self._fencing)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._fencing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._primary.close()
+
+    async def _look_after_primary(self) -> None:
+        """Beside the looks at etcd, which must not wait for a primary that hangs."""
+        while True:
+            try:
+                await self._look_at_primary()
+            except Exception:
+                logger.exception("one look at the primary has failed")
+            await asyncio.sleep(EVERY_S)
 
     async def _look_at_primary(self) -> None:
         """What it keeps for whom; a commit that waits for a replica in vain ends."""
