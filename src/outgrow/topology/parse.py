@@ -22,7 +22,8 @@ from outgrow.errors import Misuse, Problem, TopologyError
 from outgrow.topology import rules
 from outgrow.topology.complete import complete
 from outgrow.topology.lines import line_of, lines
-from outgrow.topology.model import DURATION, DURATION_TEXT, LIFETIME, STAGES, Section, Topology, may_be_shown
+from outgrow.topology.model import STAGES, Section, Topology, may_be_shown
+from outgrow.topology.values import DURATION, DURATION_TEXT, LIFETIME
 from outgrow.topology.wording import accepted, alternative, nearest, shown
 
 NAME = "outgrow.toml"
